@@ -1,0 +1,221 @@
+"""Lay out an experiment for work: find or begin its record, its study and its folder."""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import optuna
+import sqlalchemy as sa
+from optuna.storages import BaseStorage
+from optuna.study import Study
+
+from hpo.errors import StorageError, UsageError
+from hpo.jobs import JobFactory
+from hpo.places import Places
+from hpo.provenance import git_commit, versions
+from hpo.results import Outcome, read_outcome
+from hpo.search import n_trials_of
+from hpo.spec import ExperimentSpec, differences, parse_recorded_spec, spec_to_yaml
+from storage import (
+    DatabaseError,
+    ExperimentRecord,
+    Ledger,
+    create_study,
+    n_finished,
+    open_engine,
+    open_optuna_storage,
+    study_exists,
+)
+
+# What may differ when an experiment goes on: it changes how much and where, not what is searched.
+LAWFUL_CHANGES = ("budget.n_trials", "budget.time_limit_s", "resources.", "concurrency")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """One experiment laid out for work: its spec, its record, its study, its folder."""
+
+    spec: ExperimentSpec
+    places: Places
+    experiment: ExperimentRecord
+    study: Study
+    ledger: Ledger
+    jobs: JobFactory
+
+    @property
+    def folder(self) -> Path:
+        """runs/NAME."""
+        return self.places.run_folder(self.spec.name)
+
+    def outcome(self) -> Outcome:
+        """What the experiment has come to so far."""
+        return read_outcome(self.experiment, self.study, self.ledger)
+
+
+def open_bench(spec: ExperimentSpec, places: Places, *, resume: bool) -> Bench:
+    """Find the experiment, or begin it.
+
+    Raises:
+        UsageError: if it exists and shall not be resumed, or does not and shall.
+        DatabaseError: if the database cannot be opened.
+    """
+    ledger = Ledger(open_engine(places.storage_url))
+    storage = open_optuna_storage(places.storage_url)
+    recorded = ledger.find(spec.name)
+    if recorded is None:
+        if resume:
+            raise UsageError(
+                f"nothing to resume: there is no experiment {spec.name!r} in {places.storage_url}. "
+                f"Known: {', '.join(ledger.names()) or 'none'}. Without --resume it is begun"
+            )
+        if study_exists(storage, spec.name):
+            raise UsageError(
+                f"the database holds a study {spec.name!r} that is no experiment of ours; "
+                f"choose another name: -o name={spec.name}-2"
+            )
+        experiment = new_experiment(spec, places)
+        ledger.add(experiment)
+    else:
+        experiment = same_experiment(recorded, spec)
+    bench = _laid_out(spec, places, experiment, ledger, storage)
+    if recorded is not None and not resume:
+        raise UsageError(
+            f"experiment {spec.name!r} exists: {n_finished(bench.study)} of {n_trials_of(spec)} "
+            f"trials are finished. Go on with --resume, or begin another: -o name={spec.name}-2"
+        )
+    ledger.update(experiment)
+    (bench.folder / "spec.yaml").write_text(experiment.spec, encoding="utf-8")
+    return bench
+
+
+def find_bench(name: str, places: Places) -> Bench:
+    """A recorded experiment, to look at.
+
+    Raises:
+        UsageError: if there is none called ``name``.
+        DatabaseError: if the database cannot be opened.
+    """
+    ledger = Ledger(open_engine(places.storage_url))
+    experiment = ledger.find(name)
+    if experiment is None:
+        known = ", ".join(ledger.names()) or "none"
+        raise UsageError(f"no experiment {name!r} in {places.storage_url}; known: {known}")
+    storage = open_optuna_storage(places.storage_url)
+    return _laid_out(parse_recorded_spec(experiment.spec), places, experiment, ledger, storage)
+
+
+def _laid_out(
+    spec: ExperimentSpec,
+    places: Places,
+    experiment: ExperimentRecord,
+    ledger: Ledger,
+    storage: BaseStorage,
+) -> Bench:
+    if study_exists(storage, spec.name):
+        study = optuna.load_study(study_name=spec.name, storage=storage)
+    else:
+        study = create_study(
+            storage, spec.name, direction=spec.objective.direction, metric=spec.objective.metric
+        )
+    jobs = JobFactory(
+        spec=spec,
+        import_paths=places.imports,
+        folder=places.run_folder(spec.name),
+        data_dir=places.data,
+    )
+    return Bench(
+        spec=spec, places=places, experiment=experiment, study=study, ledger=ledger, jobs=jobs
+    )
+
+
+def new_experiment(spec: ExperimentSpec, places: Places) -> ExperimentRecord:
+    """The record of an experiment that begins now."""
+    return ExperimentRecord(
+        id=uuid.uuid4().hex,
+        name=spec.name,
+        spec=spec_to_yaml(spec),
+        created_at=now(),
+        versions=versions(),
+        git_commit=git_commit(places.runs.parent),
+        data_fingerprint=None,
+    )
+
+
+def same_experiment(recorded: ExperimentRecord, spec: ExperimentSpec) -> ExperimentRecord:
+    """The recorded experiment with the new budget and resources.
+
+    Raises:
+        UsageError: if anything else differs, with the differences.
+    """
+    unlawful = [
+        difference
+        for difference in differences(parse_recorded_spec(recorded.spec), spec)
+        if not difference.startswith(LAWFUL_CHANGES)
+    ]
+    if unlawful:
+        raise UsageError(
+            "\n  ".join(
+                [
+                    f"experiment {spec.name!r} exists with another spec (recorded -> given):",
+                    *unlawful,
+                    f"Begin another one: -o name={spec.name}-2",
+                ]
+            )
+        )
+    return replace(recorded, spec=spec_to_yaml(spec))
+
+
+def is_finished(bench: Bench) -> bool:
+    """Whether the budget is spent and everything after the search is done, too."""
+    is_spent = n_finished(bench.study) >= n_trials_of(bench.spec)
+    return is_spent and bench.experiment.finished_at is not None
+
+
+def finished(bench: Bench) -> Bench:
+    """Record that the experiment is over."""
+    experiment = bench.ledger.find(bench.spec.name) or bench.experiment
+    experiment = replace(experiment, finished_at=now())
+    bench.ledger.update(experiment)
+    return replace(bench, experiment=experiment)
+
+
+def now() -> dt.datetime:
+    """The present, as a naive time in UTC."""
+    return dt.datetime.now(dt.UTC).replace(tzinfo=None)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep a second driver of the same experiment away; the lock goes with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise StorageError(
+                f"experiment {folder.name!r} is being run by process {lock.read().strip()}; "
+                "wait for it, or begin another one under another name"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn whatever a database or a disk does into one `StorageError`."""
+    try:
+        yield
+    except (DatabaseError, optuna.exceptions.StorageInternalError) as error:
+        raise StorageError(str(error)) from error
+    except sa.exc.SQLAlchemyError as error:
+        raise StorageError(f"the database failed: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,215 @@
+"""The command line: one thin command per thing a user wants to do.
+
+Results go to stdout, progress and errors to stderr. Nothing heavy is imported before it is needed,
+so that `hpo --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from hpo.places import Places
+    from hpo.spec import ExperimentSpec
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Hyperparameter optimization: search, re-run, retrain, test once, export.",
+    rich_markup_mode=None,
+)
+
+SpecArgument = Annotated[Path, typer.Argument(help="A YAML file, e.g. search_spaces/cnn.yaml.")]
+OverrideOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o", "--override", metavar="PATH=VALUE", help="Set a value of the spec; repeatable."
+    ),
+]
+StorageOption = Annotated[
+    str | None,
+    typer.Option("--storage", metavar="URL", help="Database [HPO_STORAGE_URL; sqlite in runs/]."),
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri", metavar="URI", help="MLflow [MLFLOW_TRACKING_URI; sqlite in runs/]."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NameArgument = Annotated[str, typer.Argument(help="Name of an experiment.")]
+
+
+@app.command()
+def run(
+    spec_path: SpecArgument,
+    overrides: OverrideOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an experiment.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, run nothing.")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the whole spec, run nothing.")
+    ] = False,
+    storage: StorageOption = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Search SPEC, re-run the best, retrain and export the winner.
+
+    hpo run search_spaces/cnn.yaml
+    """
+    spec, places = _spec_and_places(spec_path, overrides, storage, tracking_uri)
+    if print_config:
+        from hpo.spec import spec_to_yaml
+
+        typer.echo(spec_to_yaml(spec), nl=False)
+    elif dry_run:
+        from hpo.plan import plan_text
+
+        typer.echo(plan_text(spec, places))
+    else:
+        from rich.console import Console
+
+        from hpo.experiment import run_experiment
+        from hpo.progress import RunProgress
+        from hpo.results import summary
+        from hpo.search import n_trials_of
+
+        with RunProgress(spec, Console(stderr=True), n_trials_of(spec)) as progress:
+            outcome = run_experiment(
+                spec, places, progress, resume=resume, resume_command=_resume_command()
+            )
+        typer.echo(summary(outcome, places.run_folder(spec.name)))
+
+
+@app.command()
+def validate(
+    spec_path: SpecArgument, overrides: OverrideOption = None, as_json: JsonOption = False
+) -> None:
+    """List every problem of SPEC with its place, or say how large the search is.
+
+    hpo validate search_spaces/cnn.yaml
+    """
+    from hpo.plan import size_of
+
+    spec, _ = _spec_and_places(spec_path, overrides, None, None)
+    size = size_of(spec)
+    if as_json:
+        typer.echo(json.dumps(size))
+        return
+    distinct = size["n_distinct_configs"]
+    typer.echo(
+        f"{spec_path} is valid: {size['n_trials']} trials over {size['n_parameters']} parameters, "
+        + ("infinitely many configs" if distinct is None else f"{distinct:,} distinct configs")
+    )
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="runs/NAME/standalone_model.pt")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Classify images with an exported model.
+
+    hpo predict runs/cnn/standalone_model.pt runs/cnn/examples/3.png
+    """
+    from hpo.results.predict import predict as classify
+
+    predictions = classify(model, images)
+    if as_json:
+        rows = [
+            {
+                "image": str(prediction.image),
+                "label": prediction.label,
+                "probabilities": prediction.probabilities,
+            }
+            for prediction in predictions
+        ]
+        typer.echo(json.dumps(rows))
+        return
+    for prediction in predictions:
+        runners_up = list(prediction.probabilities.items())[1:3]
+        others = ", ".join(f"{label} {probability:.4f}" for label, probability in runners_up)
+        typer.echo(
+            f"{prediction.image}: {prediction.label} {prediction.probability:.4f} (then {others})"
+        )
+
+
+@app.command()
+def sync(
+    name: NameArgument, storage: StorageOption = None, tracking_uri: TrackingOption = None
+) -> None:
+    """Bring MLflow up to date with everything the ledger knows of NAME.
+
+    hpo sync cnn
+    """
+    from hpo.synchronization import synchronize_by_name
+
+    places = _places(storage, tracking_uri)
+    n_trials = synchronize_by_name(name, places)
+    typer.echo(f"{name}: MLflow shows {n_trials} trials")
+
+
+@app.command()
+def dashboard(
+    name: Annotated[str | None, typer.Argument(help="Name of an experiment.")] = None,
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
+    storage: StorageOption = None,
+) -> None:
+    """Browse the studies in optuna-dashboard, on this machine only.
+
+    hpo dashboard cnn
+    """
+    from hpo.dashboard import serve_dashboard
+
+    serve_dashboard(_places(storage, None), name, port)
+
+
+def _spec_and_places(
+    spec_path: Path,
+    overrides: Sequence[str] | None,
+    storage: str | None,
+    tracking_uri: str | None,
+) -> tuple[ExperimentSpec, Places]:
+    from dataclasses import replace
+
+    from hpo.spec import load_spec
+
+    places = _places(storage, tracking_uri)
+    places = replace(places, imports=(*places.imports, spec_path.resolve().parent))
+    return load_spec(spec_path, overrides or (), places.imports), places
+
+
+def _places(storage: str | None, tracking_uri: str | None) -> Places:
+    from hpo.places import Places
+
+    return Places.of(Path.cwd(), storage_url=storage, tracking_uri=tracking_uri)
+
+
+def _resume_command() -> str:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    return shlex.join(["hpo", *arguments, "--resume"])
+
+
+def main() -> NoReturn:
+    """Run a command; what a user can mend is shown as its message, with its exit code."""
+    from hpo.errors import HpoError
+
+    try:
+        app()
+    except HpoError as error:
+        print(f"hpo: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(0)

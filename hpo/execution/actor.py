@@ -1,0 +1,51 @@
+"""Ray's class trainable: an actor that drives one job after the other, an epoch per step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ray import tune
+
+from hpo.execution.drive import TrialDrive
+from hpo.jobs import EPOCH, OBJECTIVE, TrialJob
+
+JOB = "job"
+"""Key of a Ray trial's config that holds its `TrialJob`."""
+REPORT = "report"
+"""Key of a Ray trial's result that holds its `EpochReport`."""
+
+
+class TrialActor(tune.Trainable):  # type: ignore[misc]
+    """Runs in a worker process and is reused: a new process would import torch for every job."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the first job."""
+        self._take(config[JOB])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next job."""
+        self._drive.close()
+        self._take(new_config[JOB])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch."""
+        report = self._drive.next_report()
+        return {
+            REPORT: report,
+            EPOCH: report.epoch,
+            # NaN for a failed trial: Ray's median rule needs the key and passes over NaN.
+            OBJECTIVE: report.metrics.get(self._metric, math.nan)
+            if report.ending != "failed"
+            else math.nan,
+            "done": report.ending is not None,
+        }
+
+    def cleanup(self) -> None:
+        """The run is over, or was interrupted."""
+        self._drive.close()
+
+    def _take(self, job: TrialJob) -> None:
+        self._metric = job.metric
+        self._drive = TrialDrive(job)

@@ -1,0 +1,83 @@
+"""Start Ray, or join a cluster, and make sure that it can run a trial at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from hpo.errors import EnvironmentProblem
+from hpo.spec import ResourcesSpec
+
+# Ray's own defaults cost more than a short trial, or speak where we do: see docs/architecture.md.
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@contextmanager
+def ray_cluster(resources: ResourcesSpec) -> Iterator[int]:
+    """Ray for the length of a ``with`` block; yields how many trials fit at a time.
+
+    Joins the cluster at ``RAY_ADDRESS`` if that is set, else starts Ray on this machine.
+
+    Raises:
+        EnvironmentProblem: if Ray does not start, or no node can ever hold one trial.
+    """
+    os.environ.update({key: os.environ.get(key, value) for key, value in RAY_ENVIRONMENT.items()})
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the study records what fails
+    joined = ray.is_initialized()
+    if not joined:
+        _start()
+    try:
+        yield _n_trials_at_a_time(resources)
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def _start() -> None:
+    address = os.environ.get("RAY_ADDRESS", "local")
+    options = {} if address != "local" else {"include_dashboard": False}
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            **options,
+        )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+        raise EnvironmentProblem(
+            f"Ray does not start (RAY_ADDRESS={address}): {str(error).splitlines()[0]}"
+        ) from None
+
+
+def _n_trials_at_a_time(resources: ResourcesSpec) -> int:
+    wanted = {"CPU": resources.cpu, "GPU": resources.gpu}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fitting = sum(
+        min(int(node.get(kind, 0) / amount + 1e-9) for kind, amount in wanted.items() if amount > 0)
+        for node in nodes
+    )
+    if fitting == 0:
+        there = "; ".join(
+            f"cpu={node.get('CPU', 0):g}, gpu={node.get('GPU', 0):g}" for node in nodes
+        )
+        where = "this machine has" if len(nodes) == 1 else f"the cluster's {len(nodes)} nodes have"
+        raise EnvironmentProblem(
+            f"a trial asks for cpu={resources.cpu:g}, gpu={resources.gpu:g}; {where} {there}. "
+            "Lower `resources` in the spec (-o resources.gpu=0), or set RAY_ADDRESS to a cluster "
+            "that has them"
+        )
+    return fitting

@@ -1,0 +1,146 @@
+"""Drive a trainable one epoch at a time; whatever the user's code does comes back as a report."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hpo.jobs import EpochReport, TrialJob
+from trainables import Trainable, find_trainable
+
+OUTPUT_FILE = "output.txt"
+"""In a trial's folder: what the trainable printed."""
+
+
+class ReportError(ValueError):
+    """A trainable yielded something that is no set of metrics, or lacks the objective."""
+
+
+class TrialDrive:
+    """One trial in this process. Never raises for what the trainable does."""
+
+    def __init__(self, job: TrialJob) -> None:
+        self._job = job
+        self._reports: Iterator[Any] | None = None
+        self._last = EpochReport(epoch=0, metrics={}, seconds=0.0)
+
+    def next_report(self) -> EpochReport:
+        """Train one epoch more and report it."""
+        start = time.perf_counter()
+        if self._job.task == "finish":
+            return self._finish()
+        try:
+            with self._output_to_file():
+                if self._reports is None:
+                    self._reports = self._start()
+                metrics = read_metrics(next(self._reports), self._job.metric)
+        except StopIteration:
+            return self._ended_by_itself()
+        except (Exception, SystemExit) as error:  # noqa: BLE001  it is the trial's end, with reason
+            return self._failed(error, time.perf_counter() - start)
+        self._last = EpochReport(
+            epoch=self._last.epoch + 1, metrics=metrics, seconds=time.perf_counter() - start
+        )
+        if self._last.epoch == self._job.context.max_epochs:
+            self.close()
+            return replace(self._last, ending="complete")
+        return self._last
+
+    def close(self) -> None:
+        """End the trainable, which may be in the middle; its ``finally`` blocks run."""
+        if self._reports is not None:
+            # The trial's result stands already; a cleanup that fails cannot change it.
+            with contextlib.suppress(Exception), self._output_to_file():
+                self._reports.close()  # type: ignore[attr-defined]
+            self._reports = None
+
+    def _start(self) -> Iterator[Any]:
+        job = self._job
+        return self._trainable().reports(dict(job.config), job.context)
+
+    def _finish(self) -> EpochReport:
+        """Retrain and test: one report, which carries the model."""
+        job, start = self._job, time.perf_counter()
+        try:
+            with self._output_to_file():
+                finish = self._trainable().finish
+                assert finish is not None, "only trainables that have one are asked"
+                model = finish(dict(job.config), job.context)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  it is the job's end, with reason
+            return self._failed(error, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return EpochReport(
+            epoch=1, metrics={}, seconds=seconds, ending="complete", final_model=model
+        )
+
+    def _trainable(self) -> Trainable:
+        self._job.context.folder.mkdir(parents=True, exist_ok=True)
+        return find_trainable(self._job.trainable, self._job.import_paths)
+
+    def _ended_by_itself(self) -> EpochReport:
+        self._reports = None
+        if self._last.epoch == 0:
+            return self._failed(ReportError("the trainable yielded no metrics at all"), 0.0)
+        return replace(self._last, ending="complete")
+
+    def _failed(self, error: BaseException, seconds: float) -> EpochReport:
+        self._reports = None
+        place = _place(error)
+        return EpochReport(
+            epoch=self._last.epoch,
+            metrics=self._last.metrics,
+            seconds=seconds,
+            ending="failed",
+            fail_reason=f"{type(error).__name__}: {error}" + (f" ({place})" if place else ""),
+            fail_place=f"{type(error).__name__} {place or error}",
+            traceback="".join(traceback.format_exception(error)),
+        )
+
+    @contextlib.contextmanager
+    def _output_to_file(self) -> Iterator[None]:
+        output = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+                yield
+        finally:
+            if text := output.getvalue():
+                with (self._job.context.folder / OUTPUT_FILE).open("a", encoding="utf-8") as file:
+                    file.write(text)
+
+
+def read_metrics(reported: Any, objective: str) -> dict[str, float]:
+    """The metrics of one report as numbers; a bare number is the objective.
+
+    Raises:
+        ReportError: if it holds no finite ``objective``, or something that is no number.
+    """
+    if not isinstance(reported, Mapping):
+        reported = {objective: reported}
+    metrics: dict[str, float] = {}
+    for name, value in reported.items():
+        try:
+            metrics[str(name)] = float(value)
+        except (TypeError, ValueError):
+            raise ReportError(f"metric {name!r} must be a number, got {value!r:.80}") from None
+    if objective not in metrics:
+        raise ReportError(
+            f"the trainable reported no {objective!r}, which the spec names as objective.metric; "
+            f"it reported: {', '.join(sorted(metrics)) or 'nothing'}"
+        )
+    if not math.isfinite(metrics[objective]):
+        raise ReportError(f"metric {objective!r} is {metrics[objective]}, not a finite number")
+    return metrics
+
+
+def _place(error: BaseException) -> str:
+    """File and line of the user's code that raised; empty for our own checks."""
+    if isinstance(error, ReportError):
+        return ""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""

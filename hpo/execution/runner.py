@@ -1,0 +1,76 @@
+"""Run the stages of an experiment under Ray Tune, on workers that are started once."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ray import tune
+from ray.tune import Stopper
+
+from hpo.execution.actor import TrialActor
+from hpo.execution.searcher import JobSearcher, StageScheduler
+from hpo.jobs import JobSource
+from hpo.spec import ResourcesSpec
+
+
+def run_stages(
+    stages: Iterator[JobSource],
+    resources: ResourcesSpec,
+    *,
+    concurrency: int,
+    is_interrupted: Callable[[], bool],
+) -> None:
+    """Run every job of every stage, ``concurrency`` at a time; returns early if interrupted.
+
+    Trials that an interrupt stops are still RUNNING in the study: the caller requeues them.
+
+    Raises:
+        Exception: whatever a stage raised, e.g. because of its database.
+    """
+    searcher = JobSearcher(stages, concurrency)
+
+    def must_stop() -> bool:
+        return searcher.error is not None or is_interrupted()
+
+    # Ray would start one worker at a time; the searcher never asks ahead of its concurrency.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
+    # Ray Tune insists on a folder; nothing in it is needed afterwards.
+    with tempfile.TemporaryDirectory(prefix="hpo-ray-", ignore_cleanup_errors=True) as folder:
+        tune.Tuner(
+            tune.with_resources(TrialActor, {"cpu": resources.cpu, "gpu": resources.gpu}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=StageScheduler(searcher),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name="stages",
+                storage_path=folder,
+                stop=_StopWhen(must_stop),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        ).fit()
+    if searcher.error is not None:
+        raise searcher.error
+
+
+class _StopWhen(Stopper):  # type: ignore[misc]
+    """Stops everything as soon as ``must_stop`` says so."""
+
+    def __init__(self, must_stop: Callable[[], bool]) -> None:
+        self._must_stop = must_stop
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._must_stop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray pickles a stopper for a restore that is not used here

@@ -1,0 +1,126 @@
+"""What Ray Tune sees of an experiment: a searcher that hands out jobs, a scheduler that stops them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from hpo.execution.actor import JOB, REPORT
+from hpo.jobs import JobSource, TrialJob
+
+
+class JobSearcher(Searcher):  # type: ignore[misc]
+    """Hands out the jobs of one stage after the other, all to the same warm workers.
+
+    A stage begins when the last job of the one before it has ended; code between two stages runs
+    in the iterator that yields them.
+    """
+
+    def __init__(self, stages: Iterator[JobSource], concurrency: int) -> None:
+        super().__init__()
+        self._stages, self._concurrency = stages, concurrency
+        self._stage: JobSource | None = None
+        self._running: dict[str, tuple[JobSource, TrialJob]] = {}
+        self.error: Exception | None = None
+        """What went wrong in a stage; Ray would only log it."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Ray asks for a job: the next one, None for "ask again", or that there is no more."""
+        if len(self._running) >= self._concurrency:
+            return None  # a trial asked for ahead of time would know less of the others
+        with self._keeping_error():
+            while self.error is None:
+                if self._stage is not None and (job := self._stage.next_job()) is not None:
+                    self._running[trial_id] = (self._stage, job)
+                    return {JOB: job}
+                if self._running:
+                    return None
+                self._stage = next(self._stages, None)
+                if self._stage is None:
+                    break
+        return str(Searcher.FINISHED)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Ray hands over an epoch of a job that goes on."""
+        stage, job = self._running[trial_id]
+        with self._keeping_error():
+            stage.reported(job, result[REPORT])
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Ray hands over the last epoch of a job, or says that its worker died."""
+        stage, job = self._running.pop(trial_id)
+        report = None if error or result is None else result.get(REPORT)
+        with self._keeping_error():
+            stage.ended(job, report)
+
+    @contextmanager
+    def _keeping_error(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  Ray would log it; `run_stages` raises it
+            self.error = self.error or error
+
+    def stage_of(self, trial_id: str) -> JobSource | None:
+        """The stage that a running job belongs to."""
+        stage, _ = self._running.get(trial_id, (None, None))
+        return stage
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles a searcher for a restore that is not used here."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the study is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the study is the state."""
+
+
+class StageScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Asks the scheduler of the stage that a job belongs to; stages without one stop nothing."""
+
+    def __init__(self, searcher: JobSearcher) -> None:
+        super().__init__()
+        self._searcher = searcher
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A job is about to start."""
+        if scheduler := self._scheduler_of(trial):
+            scheduler.on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Whether a job goes on after this epoch."""
+        stage = self._searcher.stage_of(trial.trial_id)
+        if stage is not None and stage.is_over_time:
+            return str(TrialScheduler.STOP)
+        if scheduler := self._scheduler_of(trial):
+            return str(scheduler.on_trial_result(tune_controller, trial, result))
+        return str(TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """A job reached its end."""
+        if scheduler := self._scheduler_of(trial):
+            scheduler.on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """A job's worker died."""
+        if scheduler := self._scheduler_of(trial):
+            scheduler.on_trial_error(tune_controller, trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """A job was taken back before it ended."""
+        if scheduler := self._scheduler_of(trial):
+            scheduler.on_trial_remove(tune_controller, trial)
+
+    def _scheduler_of(self, trial: Any) -> TrialScheduler | None:
+        stage = self._searcher.stage_of(trial.trial_id)
+        return None if stage is None else stage.scheduler
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}

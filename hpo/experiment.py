@@ -1,0 +1,182 @@
+"""The journey of `hpo run`: search, finalists, retraining, test, export, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+
+from optuna.trial import TrialState
+
+from hpo.bench import Bench, exclusive, finished, is_finished, open_bench, storage_errors
+from hpo.errors import Interrupted, NoSuccessfulTrialError
+from hpo.execution import InterruptFlag, ray_cluster, run_stages
+from hpo.jobs import JobSource
+from hpo.places import Places
+from hpo.progress import RunProgress
+from hpo.results import (
+    REPORT_FILE,
+    Finalist,
+    Outcome,
+    export_model,
+    rerun_jobs,
+    retrain_job,
+    save_examples,
+    write_report,
+)
+from hpo.search import StudySource
+from hpo.spec import ExperimentSpec
+from hpo.synchronization import open_projection, synchronize
+from hpo.tracking import Tracker, short_reason
+from storage import TestReading, n_finished, requeue_running
+from trainables import BEST_WEIGHTS, FinalModel, Trainable, find_trainable
+
+
+def run_experiment(
+    spec: ExperimentSpec,
+    places: Places,
+    progress: RunProgress,
+    *,
+    resume: bool,
+    resume_command: str,
+) -> Outcome:
+    """Search, re-run the finalists, retrain and test the winner, export it, write the report.
+
+    Args:
+        spec: what to do.
+        places: where to keep it.
+        progress: is told what happens.
+        resume: go on with the experiment of that name, instead of beginning it.
+        resume_command: what to type to go on, for the message of an interrupt.
+
+    Raises:
+        UsageError: if there is nothing to resume, or something that is not resumed.
+        StorageError: if the database or the folder cannot be used.
+        EnvironmentProblem: if the machine or cluster lacks the resources.
+        NoSuccessfulTrialError: if no trial succeeded.
+        ExportMismatchError: if the exported model computes something else.
+        Interrupted: after SIGINT or SIGTERM.
+    """
+    with storage_errors(), exclusive(places.run_folder(spec.name)), InterruptFlag() as interrupt:
+        bench = open_bench(spec, places, resume=resume)
+        if is_finished(bench):
+            progress.say(f"experiment {spec.name!r} is finished: there is nothing left to do")
+            return bench.outcome()
+        models: list[FinalModel] = []
+        with ray_cluster(spec.resources) as n_fitting, tracked(bench, progress) as tracker:
+            progress.already_finished(n_finished(bench.study))
+            run_stages(
+                stages(bench, progress, tracker, models),
+                spec.resources,
+                concurrency=min(n_fitting, spec.concurrency or n_fitting),
+                is_interrupted=lambda: interrupt.is_set,
+            )
+        if interrupt.signum is not None:
+            raise Interrupted(
+                interrupt.signum,
+                f"interrupted; what is finished is kept. Go on with:\n  {resume_command}",
+            )
+        if models:
+            export(bench, models[0])
+        drop_weights_of_losers(bench)
+        bench = finished(bench)
+        write_report(bench.outcome(), bench.study, bench.folder / REPORT_FILE)
+        try_to_synchronize(bench, progress)
+        return bench.outcome()
+
+
+def stages(
+    bench: Bench, progress: RunProgress, tracker: Tracker, models: list[FinalModel]
+) -> Iterator[JobSource]:
+    """The stages that need workers; each begins when the one before it is over."""
+    with ThreadPoolExecutor(max_workers=1) as background:
+        trainable = background.submit(load_trainable, bench)  # meanwhile: it may import torch
+        yield StudySource(
+            bench.study,
+            bench.spec,
+            bench.jobs,
+            record_epoch=lambda epoch: bench.ledger.put_epoch(bench.experiment.id, epoch),
+            observers=[progress, tracker],
+        )
+        yield rerun_jobs(
+            bench.outcome(),
+            bench.jobs,
+            lambda rerun: bench.ledger.add_rerun(bench.experiment.id, rerun),
+            progress.say,
+        )
+        outcome = bench.outcome()
+        if trainable.result().finish is not None and outcome.export is None:
+            yield retrain_job(winner_of(outcome), bench.jobs, keep_model(bench, models))
+
+
+def load_trainable(bench: Bench) -> Trainable:
+    """Import the trainable into the driver, and record the fingerprint of its data."""
+    trainable = find_trainable(bench.spec.trainable, bench.places.imports)
+    if trainable.fingerprint is not None and bench.experiment.data_fingerprint is None:
+        job = bench.jobs.trial(0, {})
+        fingerprint = trainable.fingerprint(dict(job.config), job.context)
+        bench.ledger.update(replace(bench.experiment, data_fingerprint=fingerprint))
+    return trainable
+
+
+def winner_of(outcome: Outcome) -> Finalist:
+    """The finalist to retrain.
+
+    Raises:
+        NoSuccessfulTrialError: if every finalist failed on some fresh seed.
+    """
+    if outcome.winner is None:
+        reasons = {r.fail_reason for f in outcome.finalists for r in f.reruns if r.fail_reason}
+        raise NoSuccessfulTrialError(
+            "every finalist failed when it was re-run on fresh seeds:\n  "
+            + "\n  ".join(sorted(reasons))
+        )
+    return outcome.winner
+
+
+def keep_model(bench: Bench, models: list[FinalModel]) -> Callable[[FinalModel, TestReading], None]:
+    """Record the reading of the test set at once, and hold the model for its export."""
+
+    def keep(model: FinalModel, reading: TestReading) -> None:
+        bench.ledger.put_test_reading(bench.experiment.id, reading)
+        models.append(model)
+
+    return keep
+
+
+def export(bench: Bench, model: FinalModel) -> None:
+    """Write the model that can be deployed, and images to try it with."""
+    record = export_model(model, winner_of(bench.outcome()).number, bench.folder)
+    bench.ledger.put_export(bench.experiment.id, record)
+    save_examples(model, bench.folder / "examples")
+
+
+def drop_weights_of_losers(bench: Bench) -> None:
+    """Keep `best_valid.pt` of finalists alone: the weights of every trial could fill a disk."""
+    finalists = {finalist.number for finalist in bench.outcome().finalists}
+    for trial in bench.study.get_trials(deepcopy=False):
+        if trial.state != TrialState.RUNNING and trial.number not in finalists:
+            (bench.jobs.trial_folder(trial.number) / BEST_WEIGHTS).unlink(missing_ok=True)
+
+
+@contextmanager
+def tracked(bench: Bench, progress: RunProgress) -> Iterator[Tracker]:
+    """MLflow follows the search; at the end nothing is RUNNING in the study."""
+    tracker = Tracker(lambda: open_projection(bench), bench.ledger, bench.experiment, progress.say)
+    try:
+        yield tracker
+    finally:
+        requeue_running(bench.study)
+        tracker.close()
+
+
+def try_to_synchronize(bench: Bench, progress: RunProgress) -> None:
+    """Bring MLflow up to date, or say how to do it later: it never fails a run."""
+    try:
+        synchronize(bench)
+    except Exception as error:  # noqa: BLE001  whatever MLflow raises, the ledger has everything
+        progress.say(
+            f"MLflow is not up to date ({short_reason(error)}); "
+            f"catch up with: hpo sync {bench.spec.name}"
+        )

@@ -1,0 +1,53 @@
+"""What a run would do, before anything is done."""
+
+from __future__ import annotations
+
+import optuna
+
+from hpo.places import Places
+from hpo.results import params_text
+from hpo.search import build_sampler, distributions, n_distinct_configs, n_trials_of
+from hpo.spec import ExperimentSpec, GridSpec
+
+N_SHOWN = 3
+
+
+def size_of(spec: ExperimentSpec) -> dict[str, int | None]:
+    """How many trials, parameters and distinct configs; None where a parameter is continuous."""
+    n_distinct = n_distinct_configs(spec.search_space)
+    return {
+        "n_trials": n_trials_of(spec),
+        "n_parameters": len(spec.search_space),
+        "n_distinct_configs": n_distinct,
+        "n_grid": n_distinct if isinstance(spec.sampler, GridSpec) else None,
+    }
+
+
+def plan_text(spec: ExperimentSpec, places: Places) -> str:
+    """The plan of `hpo run`, with the first configs that the sampler would draw."""
+    budget, resources = spec.budget, spec.resources
+    epochs = (
+        "epochs as the trainable likes"
+        if budget.max_epochs is None
+        else (f"at most {budget.max_epochs} epochs each")
+    )
+    limit = "" if budget.time_limit_s is None else f", within {budget.time_limit_s:g} s"
+    lines = [
+        f"experiment  {spec.name}, in {places.run_folder(spec.name)}",
+        f"trainable   {spec.trainable}, cpu={resources.cpu:g} gpu={resources.gpu:g} per trial",
+        f"objective   {spec.objective.direction} {spec.objective.metric}",
+        f"search      {n_trials_of(spec)} trials, {epochs}{limit}",
+        f"            sampler {spec.sampler.name}, scheduler {spec.scheduler.name}",
+        f"finalists   best {spec.finalists.k} re-run on {spec.finalists.n_seeds} seeds",
+        "first configs",
+        *(f"  {params_text(params)}" for params in first_params(spec, N_SHOWN)),
+        "nothing was run",
+    ]
+    return "\n".join(lines)
+
+
+def first_params(spec: ExperimentSpec, n: int) -> list[dict[str, object]]:
+    """What the sampler draws before it has seen a result."""
+    study = optuna.create_study(sampler=build_sampler(spec.sampler, spec.search_space, spec.seed))
+    space = distributions(spec.search_space)
+    return [study.ask(space).params for _ in range(min(n, n_trials_of(spec)))]

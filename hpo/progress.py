@@ -1,0 +1,130 @@
+"""What a user sees while an experiment runs: a live table on a terminal, else a line per trial."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from optuna.trial import FrozenTrial
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from hpo.jobs import EpochReport
+from hpo.results import params_text
+from hpo.spec import ExperimentSpec
+
+MAX_ROWS = 10
+COLOURS = {"RUNNING": "cyan", "COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red"}
+
+
+@dataclass
+class _Row:
+    number: int
+    params: str
+    started: float
+    state: str = "RUNNING"
+    epoch: int = 0
+    value: float | None = None
+    seconds: float = 0.0
+
+
+class RunProgress:
+    """A `SearchObserver` that draws on stderr; results go to stdout, elsewhere."""
+
+    def __init__(self, spec: ExperimentSpec, console: Console, n_trials: int) -> None:
+        self._spec, self._console = spec, console
+        self._rows: dict[int, _Row] = {}
+        self._best: _Row | None = None
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[best]}"),
+            console=console,
+        )
+        self._task = self._bar.add_task("search", total=n_trials, best="")
+        self._live = Live(console=console, get_renderable=self._drawing, refresh_per_second=4)
+
+    def __enter__(self) -> RunProgress:
+        """Begin to draw, if this is a terminal."""
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the last drawing on the screen."""
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """A line above the table, or between the lines."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def already_finished(self, n_trials: int) -> None:
+        """Trials of an earlier start of the same experiment."""
+        self._bar.update(self._task, completed=n_trials)
+
+    def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
+        """A new row."""
+        self._rows[number] = _Row(number, params_text(params), time.monotonic())
+
+    def epoch_reported(self, number: int, report: EpochReport) -> None:
+        """The row's epoch and value."""
+        row = self._rows[number]
+        row.epoch, row.value = report.epoch, report.metrics[self._spec.objective.metric]
+
+    def trial_ended(self, trial: FrozenTrial) -> None:
+        """The row's end; off a terminal, its line."""
+        row = self._rows[trial.number]
+        row.state, row.value = trial.state.name, trial.value
+        row.seconds = time.monotonic() - row.started
+        self._remember_best(row)
+        best = (
+            "" if self._best is None else f"best {self._best.value:.4f} (trial {self._best.number})"
+        )
+        self._bar.update(self._task, advance=1, best=best)
+        if not self._console.is_terminal:
+            value = "" if row.value is None else f" {self._spec.objective.metric}={row.value:.4f}"
+            reason = trial.user_attrs.get("fail_reason")
+            self.say(
+                f"trial {row.number:>3} {row.state:<8}{value} after {row.epoch} epochs, "
+                f"{row.seconds:.1f} s; {f'{reason}; ' if reason else ''}{row.params}"
+            )
+
+    def _remember_best(self, row: _Row) -> None:
+        if row.state != "COMPLETE" or row.value is None:
+            return
+        sign = 1 if self._spec.objective.direction == "maximize" else -1
+        if self._best is None or sign * row.value > sign * (self._best.value or 0.0):
+            self._best = row
+
+    def _drawing(self) -> Group:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("trial", "state", "epoch", self._spec.objective.metric, "s"):
+            table.add_column(heading, justify="left" if heading == "state" else "right")
+        table.add_column("params", no_wrap=True, overflow="ellipsis")
+        running = [row for row in self._rows.values() if row.state == "RUNNING"]
+        ended = [row for row in self._rows.values() if row.state != "RUNNING"]
+        for row in [*ended[-max(1, MAX_ROWS - len(running)) :], *running[:MAX_ROWS]]:
+            is_running = row.state == "RUNNING"
+            seconds = time.monotonic() - row.started if is_running else row.seconds
+            table.add_row(
+                str(row.number),
+                f"[{COLOURS.get(row.state, 'default')}]{row.state.lower()}[/]",
+                str(row.epoch),
+                "" if row.value is None else f"{row.value:.4f}",
+                f"{seconds:.1f}",
+                row.params,
+            )
+        return Group(table, self._bar)

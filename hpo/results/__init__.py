@@ -1,0 +1,29 @@
+"""Results: finalists, retraining, export, summary and report."""
+
+from hpo.results.export import MODEL_FILE, export_model, save_examples
+from hpo.results.finalists import rerun_jobs
+from hpo.results.outcome import Finalist, Outcome, choose_finalists, read_outcome
+from hpo.results.predict import Prediction, predict
+from hpo.results.report import REPORT_FILE, write_report
+from hpo.results.retrain import accuracy_interval, retrain_job
+from hpo.results.summary import params_text, summary, trials_line
+
+__all__ = [
+    "MODEL_FILE",
+    "REPORT_FILE",
+    "Finalist",
+    "Outcome",
+    "Prediction",
+    "accuracy_interval",
+    "choose_finalists",
+    "export_model",
+    "params_text",
+    "predict",
+    "read_outcome",
+    "rerun_jobs",
+    "retrain_job",
+    "save_examples",
+    "summary",
+    "trials_line",
+    "write_report",
+]

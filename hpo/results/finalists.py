@@ -1,0 +1,57 @@
+"""Re-run the best trials on fresh seeds: the maximum of a noisy search is no estimate of anything."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+
+from hpo.errors import NoSuccessfulTrialError
+from hpo.jobs import EpochReport, JobFactory, JobList, TrialJob
+from hpo.results.outcome import Outcome
+from storage import RerunRecord
+
+
+def rerun_jobs(
+    outcome: Outcome,
+    jobs: JobFactory,
+    record: Callable[[RerunRecord], None],
+    say: Callable[[str], None],
+) -> JobList:
+    """The re-runs that are still missing: every finalist on every one of the shared fresh seeds.
+
+    Raises:
+        NoSuccessfulTrialError: if there is no finalist, because no trial reached its full budget.
+    """
+    if not outcome.finalists:
+        reasons = [trial.user_attrs.get("fail_reason") for trial in outcome.trials]
+        last = next((reason for reason in reversed(reasons) if reason), None)
+        raise NoSuccessfulTrialError(
+            f"none of {len(outcome.trials)} trials succeeded"
+            + (f"; the last failure:\n  {last}" if last else "")
+        )
+    metric = outcome.spec.objective.metric
+
+    def on_end(job: TrialJob, report: EpochReport, seconds: float) -> None:
+        assert job.seed_index is not None
+        value = report.metrics.get(metric) if report.ending == "complete" else None
+        record(
+            RerunRecord(
+                trial_number=job.number,
+                seed_index=job.seed_index,
+                seed=job.context.seed,
+                value=value,
+                fail_reason=report.fail_reason or None,
+                seconds=seconds,
+                finished_at=dt.datetime.now(dt.UTC).replace(tzinfo=None),
+            )
+        )
+        told = f"failed: {report.fail_reason}" if value is None else f"{metric}={value:.4f}"
+        say(f"re-run of trial {job.number}, seed {job.seed_index + 1}: {told} ({seconds:.1f} s)")
+
+    missing = [
+        jobs.rerun(finalist.number, finalist.params, seed_index)
+        for seed_index in range(outcome.spec.finalists.n_seeds)
+        for finalist in sorted(outcome.finalists, key=lambda finalist: finalist.number)
+        if seed_index not in [rerun.seed_index for rerun in finalist.reruns]
+    ]
+    return JobList(missing, on_end)

@@ -1,0 +1,28 @@
+"""Run by `export.py` in a process of its own: load a TorchScript file, compare it, print JSON.
+
+Imports torch alone, as a machine would that only serves the model.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+
+import torch
+
+
+def main() -> None:
+    """``reload_check.py MODEL INPUTS``, where INPUTS holds "images" and "expected"."""
+    model_path, inputs_path = sys.argv[1:]
+    inputs = torch.load(inputs_path, weights_only=True)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        model = torch.jit.load(model_path)  # type: ignore[no-untyped-call]
+        actual = model(inputs["images"])
+    difference = (actual - inputs["expected"]).abs().max().item()
+    print(json.dumps({"max_difference": difference}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Retrain the winner on everything but the test set, and read the test set, once."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+
+from hpo.errors import NoSuccessfulTrialError
+from hpo.jobs import EpochReport, JobFactory, JobList, TrialJob
+from hpo.results.outcome import Finalist
+from storage import TestReading
+from trainables import FinalModel
+
+
+def retrain_job(
+    winner: Finalist, jobs: JobFactory, keep: Callable[[FinalModel, TestReading], None]
+) -> JobList:
+    """The one job of this stage; ``keep`` gets the model and what it scored on the test set."""
+
+    def on_end(job: TrialJob, report: EpochReport, seconds: float) -> None:
+        model = report.final_model
+        if model is None:
+            raise NoSuccessfulTrialError(
+                f"the retraining of trial {job.number} failed: {report.fail_reason}"
+            )
+        keep(
+            model,
+            TestReading(
+                trial_number=job.number,
+                n_correct=model.n_correct,
+                n_test=model.n_test,
+                seconds=seconds,
+                read_at=dt.datetime.now(dt.UTC).replace(tzinfo=None),
+            ),
+        )
+
+    return JobList([jobs.retrain(winner.number, winner.params)], on_end)
+
+
+def accuracy_interval(n_correct: int, n_test: int) -> tuple[float, float]:
+    """95 % confidence interval of an accuracy, after Wilson 1927 (JASA 22, 209-212)."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(n_correct, n_test).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -1,0 +1,92 @@
+"""Ten lines that say what came out, for the terminal."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo.results.outcome import Outcome
+from hpo.results.report import REPORT_FILE
+from hpo.results.retrain import accuracy_interval
+
+
+def summary(outcome: Outcome, folder: Path) -> str:
+    """The outcome in ten lines of at most 100 columns, paths relative to where the user stands."""
+    name, spec, winner = outcome.experiment.name, outcome.spec, outcome.winner
+    metric = spec.objective.metric
+    lines = [_line(name, trials_line(outcome))]
+    if winner is not None and winner.mean is not None:
+        error = winner.standard_error
+        spread = "" if error is None else f" +- {error:.4f} (standard error)"
+        lines += [
+            _line(
+                "winner", f"trial {winner.number}, best mean of {len(outcome.finalists)} finalists"
+            ),
+            _line("params", params_text(winner.params)),
+            _line("search", f"{metric} {winner.search_value:.4f}, a maximum over noise"),
+            _line("re-runs", f"{metric} {winner.mean:.4f}{spread}, {winner.n_seeds} fresh seeds"),
+        ]
+    lines += _test_lines(outcome, folder)
+    lines += [
+        _line("report", _relative(folder / REPORT_FILE)),
+        _line("browse", f"hpo dashboard {name}"),
+    ]
+    return "\n".join(lines)
+
+
+def trials_line(outcome: Outcome) -> str:
+    """How many trials ended in which way, and how long the search took."""
+    states = Counter(trial.state.name for trial in outcome.trials)
+    ended = f"{states['COMPLETE']} complete, {states['PRUNED']} pruned, {states['FAIL']} failed"
+    waiting = f", {states['WAITING']} waiting" if states["WAITING"] else ""
+    spec = outcome.spec
+    return (
+        f"{len(outcome.trials)} trials ({ended}{waiting}), sampler {spec.sampler.name}, "
+        f"scheduler {spec.scheduler.name}"
+    )
+
+
+def params_text(params: Mapping[str, Any]) -> str:
+    """``lr=0.0123 depth=3``: four significant digits."""
+    return " ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in params.items()
+    )
+
+
+def _test_lines(outcome: Outcome, folder: Path) -> list[str]:
+    test, export, name = outcome.test, outcome.export, outcome.spec.trainable
+    if test is None:
+        return [_line("test", f"{name} offers no `finish`: nothing retrained, tested or exported")]
+    low, high = accuracy_interval(test.n_correct, test.n_test)
+    reads = len(outcome.test_readings)
+    lines = [
+        _line(
+            "test",
+            f"accuracy {test.n_correct / test.n_test:.4f}, 95 % interval {low:.4f} to {high:.4f}, "
+            f"{test.n_correct} of {test.n_test}"
+            + ("" if reads == 1 else f" (winner number {reads} to read the test set)"),
+        )
+    ]
+    if export is not None:
+        model = _relative(Path(export.path))
+        example = next(iter(sorted((folder / "examples").glob("*.png"))), None)
+        lines.append(
+            _line("model", f"{model}, reloaded: largest difference {export.max_difference:.1e}")
+        )
+        if example is not None:
+            lines.append(_line("try", f"hpo predict {model} {_relative(example)}"))
+    return lines
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label:<8} {text}"
+
+
+def _relative(path: Path) -> str:
+    """As the user would type it here; absolute if it lies elsewhere."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,21 @@
+"""The search: spaces, samplers, schedulers, and the study as a source of jobs."""
+
+from hpo.search.samplers import SAMPLERS, build_sampler
+from hpo.search.schedulers import SCHEDULERS, build_scheduler
+from hpo.search.source import SearchObserver, StudySource, n_trials_of
+from hpo.search.space import Space, distributions, grid, n_distinct_configs, values
+
+__all__ = [
+    "SAMPLERS",
+    "SCHEDULERS",
+    "SearchObserver",
+    "Space",
+    "StudySource",
+    "build_sampler",
+    "build_scheduler",
+    "distributions",
+    "grid",
+    "n_distinct_configs",
+    "n_trials_of",
+    "values",
+]

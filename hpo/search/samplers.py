@@ -1,0 +1,128 @@
+"""The samplers: what a spec's ``sampler`` builds, seeded so that timing changes nothing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from hpo.search.space import Space, grid
+from hpo.seeds import derive_seed
+from hpo.spec import GpSpec, GridSpec, RandomSpec, SamplerSpec, TpeSpec
+
+
+class GridSampler(BaseSampler):
+    """Trial ``n`` is cell ``n`` of the grid, in an order shuffled by the study's seed.
+
+    Optuna's own raises on the last `tell` under ask-and-tell, and draws cells at random, so two
+    workers may get one cell.
+    """
+
+    def __init__(self, cells: list[dict[str, Any]], study_seed: int) -> None:
+        self._cells = list(cells)
+        random.Random(derive_seed(study_seed, 0, "grid")).shuffle(self._cells)  # noqa: S311
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Nothing: every parameter is looked up on its own."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Nothing: every parameter is looked up on its own."""
+        return {}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """The value of ``param_name`` in the trial's cell."""
+        return self._cells[trial.number % len(self._cells)][param_name]
+
+
+class SeededByTrial(BaseSampler):
+    """Another sampler, made anew for each trial with a seed from (study seed, trial number).
+
+    A study that was killed and resumed then asks for what it would have asked for anyway: nothing
+    is left of the random numbers that were drawn before.
+    """
+
+    def __init__(self, make: Callable[[int], BaseSampler], study_seed: int) -> None:
+        self._make, self._study_seed = make, study_seed
+        self._sampler = make(0)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Make the trial's own sampler."""
+        self._sampler = self._make(derive_seed(self._study_seed, trial.number, "proposal"))
+        self._sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """As the sampler says."""
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As the sampler says."""
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """As the sampler says."""
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+def _grid(_: GridSpec, space: Space, study_seed: int) -> BaseSampler:
+    return GridSampler(grid(space), study_seed)
+
+
+def _random(_: RandomSpec, _space: Space, study_seed: int) -> BaseSampler:
+    return SeededByTrial(lambda seed: RandomSampler(seed=seed), study_seed)
+
+
+def _tpe(spec: TpeSpec, _: Space, study_seed: int) -> BaseSampler:
+    return SeededByTrial(
+        lambda seed: TPESampler(seed=seed, n_startup_trials=spec.n_startup_trials), study_seed
+    )
+
+
+def _gp(spec: GpSpec, _: Space, study_seed: int) -> BaseSampler:
+    import torch
+
+    # Its matrices are small: more threads slow it down and take cores from the trials.
+    torch.set_num_threads(1)
+    return SeededByTrial(
+        lambda seed: GPSampler(seed=seed, n_startup_trials=spec.n_startup_trials), study_seed
+    )
+
+
+SAMPLERS: dict[type[SamplerSpec], Callable[[Any, Space, int], BaseSampler]] = {
+    GridSpec: _grid,
+    RandomSpec: _random,
+    TpeSpec: _tpe,
+    GpSpec: _gp,
+}
+
+
+def build_sampler(spec: SamplerSpec, space: Space, study_seed: int) -> BaseSampler:
+    """The sampler that ``spec`` names."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return SAMPLERS[type(spec)](spec, space, study_seed)

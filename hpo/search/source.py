@@ -1,0 +1,174 @@
+"""The search as a source of jobs: the one place where trials enter and leave the study."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.schedulers import TrialScheduler
+
+from hpo.errors import NoSuccessfulTrialError
+from hpo.jobs import EpochReport, JobFactory, TrialJob, worker_died
+from hpo.search.samplers import build_sampler
+from hpo.search.schedulers import build_scheduler
+from hpo.search.space import distributions, n_distinct_configs
+from hpo.spec import ExperimentSpec, GridSpec
+from storage import EpochRecord, n_finished, put_intermediate_value, requeue_running
+
+MAX_OPENING_FAILURES = 5
+
+
+class SearchObserver(Protocol):
+    """Is told what happens in a search, after the study has recorded it."""
+
+    def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
+        """A trial was handed out."""
+
+    def epoch_reported(self, number: int, report: EpochReport) -> None:
+        """A trial finished an epoch."""
+
+    def trial_ended(self, trial: FrozenTrial) -> None:
+        """A trial is COMPLETE, PRUNED or FAIL."""
+
+
+class StudySource:
+    """Asks the study for trials and tells it the truth about how they went.
+
+    COMPLETE only at full budget, PRUNED when the scheduler stopped it, FAIL with its reason; what
+    runs when the time is up goes back into the queue. Ray's own OptunaSearch stores pruned trials
+    as COMPLETE, drops their last value, and leaves a trial that reports NaN RUNNING for ever.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        spec: ExperimentSpec,
+        jobs: JobFactory,
+        *,
+        record_epoch: Callable[[EpochRecord], None],
+        observers: Sequence[SearchObserver] = (),
+    ) -> None:
+        requeue_running(study)
+        study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed)
+        self.scheduler: TrialScheduler = build_scheduler(spec, study.get_trials(deepcopy=False))
+        self._study, self._jobs = study, jobs
+        self._space = distributions(spec.search_space)
+        self._metric = spec.objective.metric
+        self._n_trials = n_trials_of(spec)
+        self._record_epoch, self._observers = record_epoch, observers
+        self._running: dict[int, optuna.Trial] = {}
+        self._opening_failures = _opening_failures(study)
+        limit_s = spec.budget.time_limit_s
+        self._deadline = None if limit_s is None else time.monotonic() + limit_s
+
+    @property
+    def is_over_time(self) -> bool:
+        """Whether the time limit is reached."""
+        return self._deadline is not None and time.monotonic() > self._deadline
+
+    def next_job(self) -> TrialJob | None:
+        """Ask the study for a trial, unless the budget or the time is spent.
+
+        Raises:
+            NoSuccessfulTrialError: if the first trials to end, five or more, failed for one reason.
+        """
+        self._stop_if_all_fail_alike()
+        is_spent = n_finished(self._study) + len(self._running) >= self._n_trials
+        if is_spent or self.is_over_time:
+            return None
+        trial = self._study.ask(self._space)
+        job = self._jobs.trial(trial.number, trial.params)
+        trial.set_user_attr("seed", job.context.seed)
+        self._running[trial.number] = trial
+        for observer in self._observers:
+            observer.trial_started(trial.number, trial.params)
+        return job
+
+    def reported(self, job: TrialJob, report: EpochReport) -> None:
+        """Write one epoch, all its metrics first: the study never knows more than the ledger."""
+        self._record_epoch(
+            EpochRecord(
+                trial_number=job.number,
+                epoch=report.epoch,
+                metrics=report.metrics,
+                seconds=report.seconds,
+                reported_at=dt.datetime.now(dt.UTC).replace(tzinfo=None),
+            )
+        )
+        value = report.metrics[self._metric]
+        put_intermediate_value(self._running[job.number], report.epoch, value)
+        for observer in self._observers:
+            observer.epoch_reported(job.number, report)
+
+    def ended(self, job: TrialJob, report: EpochReport | None) -> None:
+        """Tell the study how a trial ended."""
+        report = report or worker_died(job)
+        if report.ending == "failed":
+            self._fail(self._running.pop(job.number), report)
+        else:
+            # Ray gives the report that triggered a stop to on_trial_complete alone. Unless it is
+            # recorded here, a trial stopped at its first rung would have no value.
+            self.reported(job, report)
+            trial = self._running.pop(job.number)
+            if report.ending == "complete":
+                self._study.tell(trial, report.metrics[self._metric])
+            elif self.is_over_time:
+                requeue_running(self._study, only=job.number)
+                return
+            else:
+                self._study.tell(trial, state=TrialState.PRUNED)
+            self._opening_failures = None
+        ended = self._study.get_trials(deepcopy=False)[job.number]
+        for observer in self._observers:
+            observer.trial_ended(ended)
+
+    def _fail(self, trial: optuna.Trial, report: EpochReport) -> None:
+        trial.set_user_attr("fail_reason", report.fail_reason)
+        trial.set_user_attr("fail_place", report.fail_place)
+        if report.traceback:
+            trial.set_user_attr("traceback", report.traceback[-4000:])
+        self._study.tell(trial, state=TrialState.FAIL)
+        if self._opening_failures is not None:
+            self._opening_failures.append(report)
+
+    def _stop_if_all_fail_alike(self) -> None:
+        failures = self._opening_failures
+        if failures is None or len(failures) < MAX_OPENING_FAILURES:
+            return
+        if len({failure.fail_place for failure in failures}) == 1:
+            raise NoSuccessfulTrialError(
+                f"the first {len(failures)} trials all failed the same way:\n"
+                f"  {failures[0].fail_reason}\n"
+                f"The search has stopped; mend `{self._jobs.spec.trainable}` or the search space. "
+                f"The whole traceback is in trial 0 of the study (user attribute `traceback`)"
+            )
+
+
+def n_trials_of(spec: ExperimentSpec) -> int:
+    """Trials of the whole search: the budget, or the cells of the grid if these are fewer."""
+    if not isinstance(spec.sampler, GridSpec):
+        return spec.budget.n_trials
+    return min(spec.budget.n_trials, n_distinct_configs(spec.search_space) or 0)
+
+
+def _opening_failures(study: Study) -> list[EpochReport] | None:
+    """The failures so far if no trial has ended otherwise, else None."""
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    if any(trial.state != TrialState.FAIL for trial in ended):
+        return None
+    return [
+        EpochReport(
+            epoch=0,
+            metrics={},
+            seconds=0.0,
+            ending="failed",
+            fail_reason=str(trial.user_attrs.get("fail_reason")),
+            fail_place=str(trial.user_attrs.get("fail_place")),
+        )
+        for trial in ended
+    ]

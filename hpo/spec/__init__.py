@@ -1,0 +1,52 @@
+"""The spec: a YAML file, checked, as frozen objects that every stage understands."""
+
+from hpo.spec.load import load_spec, parse_recorded_spec, parse_spec
+from hpo.spec.model import (
+    AshaSpec,
+    BudgetSpec,
+    CategoricalParameter,
+    ExperimentSpec,
+    FinalistsSpec,
+    FloatParameter,
+    GpSpec,
+    GridSpec,
+    IntParameter,
+    MedianSpec,
+    NoSchedulerSpec,
+    ObjectiveSpec,
+    Parameter,
+    RandomSpec,
+    ResourcesSpec,
+    SamplerSpec,
+    Scalar,
+    SchedulerSpec,
+    TpeSpec,
+)
+from hpo.spec.write import differences, spec_to_yaml
+
+__all__ = [
+    "AshaSpec",
+    "BudgetSpec",
+    "CategoricalParameter",
+    "ExperimentSpec",
+    "FinalistsSpec",
+    "FloatParameter",
+    "GpSpec",
+    "GridSpec",
+    "IntParameter",
+    "MedianSpec",
+    "NoSchedulerSpec",
+    "ObjectiveSpec",
+    "Parameter",
+    "RandomSpec",
+    "ResourcesSpec",
+    "SamplerSpec",
+    "Scalar",
+    "SchedulerSpec",
+    "TpeSpec",
+    "differences",
+    "load_spec",
+    "parse_recorded_spec",
+    "parse_spec",
+    "spec_to_yaml",
+]

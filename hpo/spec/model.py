@@ -1,0 +1,238 @@
+"""What a spec may say: every key, its type and its range. One class per section."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
+
+Scalar = None | bool | int | float | str
+
+
+class Section(BaseModel):
+    """Base of all sections: no unknown keys, no silent conversion, no change afterwards."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _keeps_its_rules(self) -> Self:
+        if breaches := self.breaches():
+            raise ValidationError.from_exception_data(
+                type(self).__name__,
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError("rule", "{rule}", {"rule": rule}),
+                        loc=(key,),
+                        input=getattr(self, key),
+                    )
+                    for key, rule in breaches
+                ],
+            )
+        return self
+
+    def breaches(self) -> list[tuple[str, str]]:
+        """Rules between the keys of this section that are broken: (key, rule)."""
+        return []
+
+
+class IntParameter(Section):
+    """An integer from ``low`` to ``high``, both included."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    step: int = Field(default=1, ge=1)
+    log: bool = False
+
+    def breaches(self) -> list[tuple[str, str]]:
+        return _range_breaches(
+            self.low, self.high, self.step, has_step=self.step != 1, log=self.log
+        )
+
+
+class FloatParameter(Section):
+    """A number from ``low`` to ``high``, both included; continuous unless ``step`` is given."""
+
+    type: Literal["float"]
+    low: float
+    high: float
+    step: float | None = Field(default=None, gt=0)
+    log: bool = False
+
+    def breaches(self) -> list[tuple[str, str]]:
+        return _range_breaches(
+            self.low, self.high, self.step or 0, has_step=self.step is not None, log=self.log
+        )
+
+
+def _range_breaches(
+    low: float, high: float, step: float, *, has_step: bool, log: bool
+) -> list[tuple[str, str]]:
+    found = []
+    if low > high:
+        found.append(("low", f"`low` must not exceed `high`, which is {high!r}"))
+    if log and low <= 0:
+        found.append(("low", "`low` must be > 0 when `log` is true"))
+    if log and has_step:
+        found.append(("step", "`step` and `log` exclude each other; drop one of them"))
+    elif has_step and low <= high:
+        # In decimal, because 0.3 is no multiple of 0.1 in binary.
+        span, width = Decimal(str(high)) - Decimal(str(low)), Decimal(str(step))
+        if span % width:
+            reached = Decimal(str(low)) + math.floor(span / width) * width
+            found.append(
+                ("high", f"`high` must be `low` plus a whole number of steps, e.g. {reached}")
+            )
+    return found
+
+
+class CategoricalParameter(Section):
+    """One of ``choices``, which have no order."""
+
+    type: Literal["categorical"]
+    choices: list[Scalar] = Field(min_length=1)
+
+    def breaches(self) -> list[tuple[str, str]]:
+        # By value, as Optuna finds a choice again: 1, 1.0 and true are one.
+        for index, choice in enumerate(self.choices):
+            if choice in self.choices[:index]:
+                return [("choices", f"each choice must stand there once, {choice!r} is repeated")]
+        return []
+
+
+Parameter = Annotated[
+    IntParameter | FloatParameter | CategoricalParameter, Field(discriminator="type")
+]
+
+
+class GridSpec(Section):
+    """Every combination once, in a seeded random order."""
+
+    name: Literal["grid"]
+
+
+class RandomSpec(Section):
+    """Each trial drawn independently (Bergstra & Bengio 2012, JMLR 13)."""
+
+    name: Literal["random"]
+
+
+class TpeSpec(Section):
+    """Tree-structured Parzen estimator (Bergstra et al. 2011; Watanabe 2023, arXiv:2304.11127)."""
+
+    name: Literal["tpe"]
+    n_startup_trials: int = Field(default=10, ge=1)
+
+
+class GpSpec(Section):
+    """Gaussian process with log expected improvement (Ament et al. 2023, arXiv:2310.20708)."""
+
+    name: Literal["gp"]
+    n_startup_trials: int = Field(default=10, ge=1)
+
+
+class AshaSpec(Section):
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
+
+    At each rung, ``grace_epochs * reduction_factor**k`` epochs, the best ``1 / reduction_factor``
+    of the trials that reached it go on.
+    """
+
+    name: Literal["asha"]
+    grace_epochs: int = Field(default=1, ge=1)
+    reduction_factor: int = Field(default=3, ge=2)
+
+
+class MedianSpec(Section):
+    """Stops a trial whose best value is worse than the median of the others' running averages.
+
+    Source: Golovin et al. 2017, "Google Vizier", section 3.2.2.
+    """
+
+    name: Literal["median"]
+    grace_epochs: int = Field(default=1, ge=1)
+    min_trials: int = Field(default=3, ge=1)
+
+
+class NoSchedulerSpec(Section):
+    """Every trial runs to its full budget."""
+
+    name: Literal["none"]
+
+
+def _named(value: Any) -> Any:
+    """``sampler: tpe`` is short for ``sampler: {name: tpe}``."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+SamplerSpec = Annotated[
+    GridSpec | RandomSpec | TpeSpec | GpSpec,
+    Field(discriminator="name"),
+    BeforeValidator(_named),
+]
+SchedulerSpec = Annotated[
+    AshaSpec | MedianSpec | NoSchedulerSpec,
+    Field(discriminator="name"),
+    BeforeValidator(_named),
+]
+
+
+class BudgetSpec(Section):
+    """When the search ends, and when a trial does.
+
+    ``time_limit_s`` counts the seconds of the search alone; trials that run when it is reached go
+    back into the queue. Without ``max_epochs`` a trial ends when its trainable does.
+    """
+
+    n_trials: int = Field(ge=1)
+    time_limit_s: float | None = Field(default=None, gt=0)
+    max_epochs: int | None = Field(default=None, ge=1)
+
+
+class ObjectiveSpec(Section):
+    """M of the bilevel search: the metric after a trial's last epoch, and where it should go."""
+
+    metric: str = Field(min_length=1)
+    direction: Literal["maximize", "minimize"]
+
+
+class ResourcesSpec(Section):
+    """What one trial occupies; fractions share a core or a GPU."""
+
+    cpu: float = Field(default=1, gt=0)
+    gpu: float = Field(default=0, ge=0)
+
+    def breaches(self) -> list[tuple[str, str]]:
+        # Ray's rule: https://docs.ray.io/en/latest/ray-core/scheduling/accelerators.html
+        return [
+            (key, f"`{key}` above 1 must be a whole number")
+            for key in ("cpu", "gpu")
+            if getattr(self, key) > 1 and getattr(self, key) % 1
+        ]
+
+
+class FinalistsSpec(Section):
+    """The best ``k`` trials are re-run on ``n_seeds`` fresh seeds; the best mean wins."""
+
+    k: int = Field(default=3, ge=1)
+    n_seeds: int = Field(default=3, ge=1)
+
+
+class ExperimentSpec(Section):
+    """One `hpo run`, whole."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    trainable: str
+    seed: int = Field(default=0, ge=0)
+    objective: ObjectiveSpec
+    fixed: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+    search_space: dict[str, Parameter] = Field(min_length=1)
+    sampler: SamplerSpec = Field(default_factory=lambda: TpeSpec(name="tpe"))
+    scheduler: SchedulerSpec = Field(default_factory=lambda: NoSchedulerSpec(name="none"))
+    budget: BudgetSpec
+    resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
+    concurrency: int | None = Field(default=None, ge=1)
+    finalists: FinalistsSpec = Field(default_factory=FinalistsSpec)

@@ -1,0 +1,123 @@
+"""Rules that tie two sections of a spec together, or a section to the trainable it names.
+
+They read the raw data, so they are checked, and reported, beside errors in the sections themselves.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpo.spec.source import KeyPath
+from trainables import TRAINABLES, TrainableError, find_trainable
+
+Problems = list[tuple[KeyPath, str]]
+
+
+def rules_between_sections(data: Mapping[str, Any], import_paths: Sequence[Path]) -> Problems:
+    """Every broken rule as (key path, message)."""
+    return [
+        *_names_are_unique(data),
+        *_scheduler_fits_budget(data),
+        *_grid_is_finite(data),
+        *_trainable_exists(data, import_paths),
+        *_trainable_knows_names(data),
+    ]
+
+
+def _names_are_unique(data: Mapping[str, Any]) -> Problems:
+    fixed, searched = _section(data, "fixed"), _section(data, "search_space")
+    problems: Problems = [
+        (("fixed", name), "is also in `search_space`; a hyperparameter is either fixed or searched")
+        for name in fixed
+        if name in searched
+    ]
+    problems += [
+        ((section, "seed"), "is set by the platform for each trial; set the spec's `seed` instead")
+        for section in ("fixed", "search_space")
+        if "seed" in _section(data, section)
+    ]
+    return problems
+
+
+def _scheduler_fits_budget(data: Mapping[str, Any]) -> Problems:
+    scheduler, budget = _named(data, "scheduler"), _section(data, "budget")
+    max_epochs, grace_epochs = budget.get("max_epochs"), scheduler.get("grace_epochs", 1)
+    if scheduler.get("name") != "asha":
+        return []
+    if max_epochs is None:
+        return [(("budget",), "scheduler asha needs `max_epochs`, the epochs of a full trial")]
+    if _is_int(max_epochs) and _is_int(grace_epochs) and grace_epochs > max_epochs:
+        path = ("scheduler", "grace_epochs")
+        return [(path, f"must not exceed budget.max_epochs={max_epochs}, got {grace_epochs}")]
+    return []
+
+
+def _grid_is_finite(data: Mapping[str, Any]) -> Problems:
+    if _named(data, "sampler").get("name") != "grid":
+        return []
+    return [
+        (
+            ("search_space", name),
+            "sampler grid needs a finite number of values; give `step`, or list `choices` "
+            "with type categorical",
+        )
+        for name, parameter in _section(data, "search_space").items()
+        if isinstance(parameter, Mapping)
+        and parameter.get("type") == "float"
+        and parameter.get("step") is None
+        and parameter.get("low") != parameter.get("high")
+    ]
+
+
+def _trainable_exists(data: Mapping[str, Any], import_paths: Sequence[Path]) -> Problems:
+    name = data.get("trainable")
+    if not isinstance(name, str) or name in TRAINABLES:
+        return []
+    try:
+        find_trainable(name, import_paths)
+    except TrainableError as error:
+        return [(("trainable",), str(error))]
+    return []
+
+
+def _trainable_knows_names(data: Mapping[str, Any]) -> Problems:
+    name = data.get("trainable")
+    if not isinstance(name, str) or name not in TRAINABLES:
+        return []
+    info = TRAINABLES[name]
+    problems: Problems = []
+    metric = _section(data, "objective").get("metric")
+    if isinstance(metric, str) and metric not in info.metrics:
+        problems.append(
+            (("objective", "metric"), _unknown(f"metric of {name!r}", metric, info.metrics))
+        )
+    problems += [
+        ((section, key), _unknown(f"hyperparameter of {name!r}", key, info.config_keys))
+        for section in ("fixed", "search_space")
+        for key in _section(data, section)
+        if key not in info.config_keys and key != "seed"
+    ]
+    return problems
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return f"unknown {what}: {name!r}{hint} Known: {', '.join(sorted(known))}"
+
+
+def _section(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _named(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return {"name": value} if isinstance(value, str) else _section(data, key)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,40 @@
+"""Write a spec as YAML with every default filled in, and say how two specs differ."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from hpo.spec.model import ExperimentSpec
+
+
+def spec_to_yaml(spec: ExperimentSpec) -> str:
+    """The whole spec as YAML that `load_spec` reads back to an equal one."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None  # innermost collections on one line
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.width = 100
+    stream = io.StringIO()
+    yaml.dump(spec.model_dump(mode="python"), stream)
+    return stream.getvalue()
+
+
+def differences(old: ExperimentSpec, new: ExperimentSpec) -> list[str]:
+    """Each value that differs, e.g. ``search_space.lr.high: 0.01 -> 0.1``; empty if equal."""
+    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    return [
+        f"{path}: {before.get(path, 'absent')!s} -> {after.get(path, 'absent')!s}"
+        for path in [*before, *(path for path in after if path not in before)]
+        if path not in before or path not in after or before[path] != after[path]
+    ]
+
+
+def _flat(data: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict) or not data:
+        return {path: data}
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{path}.{key}" if path else str(key))
+    return flat

@@ -1,0 +1,94 @@
+"""Keep MLflow up to date while a search runs, from a thread of its own that can stop nothing."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from hpo.jobs import EpochReport
+from hpo.tracking.projection import Projection
+from storage import ExperimentRecord, Ledger
+
+RETRY_S = 30.0
+CLOSE_TIMEOUT_S = 60.0
+
+
+class Tracker:
+    """A `SearchObserver` that projects each trial as it ends.
+
+    While MLflow is down it says so once and tries again every ``RETRY_S`` seconds; what it missed
+    is projected at the end of the run or by `hpo sync`.
+    """
+
+    def __init__(
+        self,
+        open_projection: Callable[[], Projection],
+        ledger: Ledger,
+        experiment: ExperimentRecord,
+        say: Callable[[str], None],
+    ) -> None:
+        """``open_projection`` connects to MLflow; ``say`` shows a line to the user."""
+        self._open_projection, self._ledger = open_projection, ledger
+        self._experiment, self._say = experiment, say
+        self._ended: queue.SimpleQueue[FrozenTrial | None] = queue.SimpleQueue()
+        self._projection: Projection | None = None
+        self._retry_at = 0.0
+        self._has_complained = False
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
+        """Nothing: a run is written when its trial has ended."""
+
+    def epoch_reported(self, number: int, report: EpochReport) -> None:
+        """Nothing: a run is written when its trial has ended."""
+
+    def trial_ended(self, trial: FrozenTrial) -> None:
+        """Project the trial, soon."""
+        self._ended.put(trial)
+
+    def close(self) -> None:
+        """Wait until the trials so far are projected, or MLflow has failed to answer."""
+        self._ended.put(None)
+        self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _work(self) -> None:
+        self._attempt(lambda projection: projection.put_parent({}, {}))
+        while (trial := self._ended.get()) is not None:
+            epochs = self._ledger.epochs(self._experiment.id, trial.number)
+            self._attempt(
+                lambda projection, trial=trial, epochs=epochs: projection.put_trial(  # type: ignore[misc]
+                    trial, epochs.get(trial.number, [])
+                )
+            )
+
+    def _attempt(self, write: Callable[[Projection], None]) -> None:
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            if self._projection is None:
+                logging.getLogger("alembic").setLevel(logging.WARNING)
+                logging.getLogger("mlflow").setLevel(logging.ERROR)
+                self._projection = self._open_projection()
+            write(self._projection)
+        except Exception as error:  # noqa: BLE001  MLflow is a picture; it must not stop the search
+            self._projection = None
+            self._retry_at = time.monotonic() + RETRY_S
+            if not self._has_complained:
+                self._has_complained = True
+                self._say(
+                    f"MLflow cannot be written ({short_reason(error)}). The search goes on; "
+                    f"`hpo sync {self._experiment.name}` catches up later."
+                )
+
+
+def short_reason(error: BaseException) -> str:
+    """The first line of an error that may be pages long."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

@@ -1,0 +1,37 @@
+"""The ledger: Optuna's study and our own tables, in one database."""
+
+from storage.database import DatabaseError, open_engine, open_optuna_storage
+from storage.ledger import (
+    EpochRecord,
+    ExperimentRecord,
+    ExportRecord,
+    Ledger,
+    RerunRecord,
+    TestReading,
+)
+from storage.studies import (
+    count_states,
+    create_study,
+    n_finished,
+    put_intermediate_value,
+    requeue_running,
+    study_exists,
+)
+
+__all__ = [
+    "DatabaseError",
+    "EpochRecord",
+    "ExperimentRecord",
+    "ExportRecord",
+    "Ledger",
+    "RerunRecord",
+    "TestReading",
+    "count_states",
+    "create_study",
+    "n_finished",
+    "open_engine",
+    "open_optuna_storage",
+    "put_intermediate_value",
+    "requeue_running",
+    "study_exists",
+]

@@ -1,0 +1,248 @@
+"""Our own tables: what neither Optuna nor MLflow knows about an experiment."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+experiments = sa.Table(
+    "hpo_experiments",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("created_at", sa.DateTime, nullable=False),
+    sa.Column("versions", sa.JSON, nullable=False),
+    sa.Column("git_commit", sa.String(64)),
+    sa.Column("data_fingerprint", sa.String(64)),
+    sa.Column("finished_at", sa.DateTime),
+)
+
+epochs = sa.Table(
+    "hpo_epochs",
+    metadata,
+    sa.Column("experiment_id", sa.ForeignKey("hpo_experiments.id"), primary_key=True),
+    sa.Column("trial_number", sa.Integer, primary_key=True),
+    sa.Column("epoch", sa.Integer, primary_key=True),
+    sa.Column("metrics", sa.Text, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("reported_at", sa.DateTime, nullable=False),
+)
+
+reruns = sa.Table(
+    "hpo_reruns",
+    metadata,
+    sa.Column("experiment_id", sa.ForeignKey("hpo_experiments.id"), primary_key=True),
+    sa.Column("trial_number", sa.Integer, primary_key=True),
+    sa.Column("seed_index", sa.Integer, primary_key=True),
+    sa.Column("seed", sa.BigInteger, nullable=False),
+    sa.Column("value", sa.Float),
+    sa.Column("fail_reason", sa.Text),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("finished_at", sa.DateTime, nullable=False),
+)
+
+test_readings = sa.Table(
+    "hpo_test_readings",
+    metadata,
+    sa.Column("experiment_id", sa.ForeignKey("hpo_experiments.id"), primary_key=True),
+    sa.Column("trial_number", sa.Integer, primary_key=True),
+    sa.Column("n_correct", sa.Integer, nullable=False),
+    sa.Column("n_test", sa.Integer, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("read_at", sa.DateTime, nullable=False),
+)
+
+exports = sa.Table(
+    "hpo_exports",
+    metadata,
+    sa.Column("experiment_id", sa.ForeignKey("hpo_experiments.id"), primary_key=True),
+    sa.Column("path", sa.String(512), primary_key=True),
+    sa.Column("trial_number", sa.Integer, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("max_difference", sa.Float, nullable=False),
+    sa.Column("n_compared", sa.Integer, nullable=False),
+    sa.Column("exported_at", sa.DateTime, nullable=False),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentRecord:
+    """One `hpo run` as the ledger knows it; ``spec`` is its YAML with all defaults filled in."""
+
+    id: str
+    name: str
+    spec: str
+    created_at: dt.datetime
+    versions: Mapping[str, str]
+    git_commit: str | None
+    data_fingerprint: str | None
+    finished_at: dt.datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """All metrics of one epoch of one trial, and how long the epoch took."""
+
+    trial_number: int
+    epoch: int
+    metrics: Mapping[str, float]
+    seconds: float
+    reported_at: dt.datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerunRecord:
+    """A finalist trained once more on a fresh seed; ``value`` is None if that failed."""
+
+    trial_number: int
+    seed_index: int
+    seed: int
+    value: float | None
+    fail_reason: str | None
+    seconds: float
+    finished_at: dt.datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestReading:
+    """The one reading of the test set by a winner, retrained on everything else."""
+
+    __test__ = False  # pytest takes every Test... for a test
+
+    trial_number: int
+    n_correct: int
+    n_test: int
+    seconds: float
+    read_at: dt.datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRecord:
+    """An exported model; ``max_difference`` of its reloaded copy on ``n_compared`` images."""
+
+    path: str
+    trial_number: int
+    sha256: str
+    max_difference: float
+    n_compared: int
+    exported_at: dt.datetime
+
+
+class Ledger:
+    """Reads and writes our tables; one commit per call, so what a call acknowledges is kept."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        metadata.create_all(engine)
+
+    def find(self, name: str) -> ExperimentRecord | None:
+        """The experiment called ``name``, if there is one."""
+        rows = self._select(sa.select(experiments).where(experiments.c.name == name))
+        return ExperimentRecord(**rows[0]) if rows else None
+
+    def names(self) -> list[str]:
+        """Names of all experiments, the newest first."""
+        rows = self._select(sa.select(experiments).order_by(experiments.c.created_at.desc()))
+        return [row["name"] for row in rows]
+
+    def add(self, experiment: ExperimentRecord) -> None:
+        """Record a new experiment."""
+        self._write(experiments.insert().values(**vars(experiment)))
+
+    def update(self, experiment: ExperimentRecord) -> None:
+        """Replace the experiment of the same id."""
+        where = experiments.c.id == experiment.id
+        self._write(experiments.update().where(where).values(**vars(experiment)))
+
+    def put_epoch(self, experiment_id: str, record: EpochRecord) -> None:
+        """Record an epoch; a trial that is run again replaces its epochs."""
+        key = (
+            (epochs.c.experiment_id == experiment_id)
+            & (epochs.c.trial_number == record.trial_number)
+            & (epochs.c.epoch == record.epoch)
+        )
+        row = vars(record) | {"metrics": json.dumps(dict(record.metrics))}
+        self._write(
+            epochs.delete().where(key), epochs.insert().values(experiment_id=experiment_id, **row)
+        )
+
+    def epochs(
+        self, experiment_id: str, trial_number: int | None = None
+    ) -> dict[int, list[EpochRecord]]:
+        """Epochs in order, by trial number: of all trials, or of one."""
+        query = sa.select(epochs).where(epochs.c.experiment_id == experiment_id)
+        if trial_number is not None:
+            query = query.where(epochs.c.trial_number == trial_number)
+        rows = self._select(query.order_by(epochs.c.trial_number, epochs.c.epoch))
+        by_trial: dict[int, list[EpochRecord]] = {}
+        for row in rows:
+            row.pop("experiment_id")
+            row["metrics"] = json.loads(row["metrics"])
+            by_trial.setdefault(row["trial_number"], []).append(EpochRecord(**row))
+        return by_trial
+
+    def add_rerun(self, experiment_id: str, record: RerunRecord) -> None:
+        """Record a finished re-run."""
+        self._write(reruns.insert().values(experiment_id=experiment_id, **vars(record)))
+
+    def reruns(self, experiment_id: str) -> list[RerunRecord]:
+        """All re-runs, by trial number and seed."""
+        rows = self._select(
+            sa.select(reruns)
+            .where(reruns.c.experiment_id == experiment_id)
+            .order_by(reruns.c.trial_number, reruns.c.seed_index)
+        )
+        return [RerunRecord(**_without(row, "experiment_id")) for row in rows]
+
+    def put_test_reading(self, experiment_id: str, reading: TestReading) -> None:
+        """Record a reading of the test set; the same winner retrained again replaces its own."""
+        key = (test_readings.c.experiment_id == experiment_id) & (
+            test_readings.c.trial_number == reading.trial_number
+        )
+        row = test_readings.insert().values(experiment_id=experiment_id, **vars(reading))
+        self._write(test_readings.delete().where(key), row)
+
+    def test_readings(self, experiment_id: str) -> list[TestReading]:
+        """Every winner's reading, the oldest first; more than one is to be told."""
+        rows = self._select(
+            sa.select(test_readings)
+            .where(test_readings.c.experiment_id == experiment_id)
+            .order_by(test_readings.c.read_at)
+        )
+        return [TestReading(**_without(row, "experiment_id")) for row in rows]
+
+    def put_export(self, experiment_id: str, record: ExportRecord) -> None:
+        """Record an exported file; one at the same path is replaced."""
+        key = (exports.c.experiment_id == experiment_id) & (exports.c.path == record.path)
+        row = exports.insert().values(experiment_id=experiment_id, **vars(record))
+        self._write(exports.delete().where(key), row)
+
+    def exports(self, experiment_id: str) -> list[ExportRecord]:
+        """All exported files, the oldest first."""
+        rows = self._select(
+            sa.select(exports)
+            .where(exports.c.experiment_id == experiment_id)
+            .order_by(exports.c.exported_at)
+        )
+        return [ExportRecord(**_without(row, "experiment_id")) for row in rows]
+
+    def _select(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _write(self, *statements: sa.Executable) -> None:
+        with self._engine.begin() as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+
+def _without(row: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in keys}

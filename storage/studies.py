@@ -1,0 +1,65 @@
+"""Optuna's study as the record of a search: open it, requeue what was cut off, count its states."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import TrialState
+
+
+def create_study(storage: BaseStorage, name: str, *, direction: str, metric: str) -> Study:
+    """A new study that maximizes or minimizes ``metric``.
+
+    Raises:
+        optuna.exceptions.DuplicatedStudyError: if there is a study of that name.
+    """
+    study = optuna.create_study(storage=storage, study_name=name, direction=direction)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([metric])
+    return study
+
+
+def study_exists(storage: BaseStorage, name: str) -> bool:
+    """Whether the database holds a study called ``name``."""
+    return name in optuna.get_all_study_names(storage)
+
+
+def requeue_running(study: Study, only: int | None = None) -> list[int]:
+    """Put trials that are RUNNING back into the queue; returns their numbers.
+
+    `Study.ask` hands a WAITING trial out again before it draws a new one: same number, same
+    parameters, so the budget stays exact.
+
+    Args:
+        study: the caller is its only driver, so what is RUNNING was cut off.
+        only: the number of one trial, instead of all.
+    """
+    storage, numbers = study._storage, []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if only in (None, trial.number):
+            storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+            numbers.append(trial.number)
+    return numbers
+
+
+def put_intermediate_value(trial: optuna.Trial, epoch: int, value: float) -> None:
+    """Record what a running trial reached after ``epoch``.
+
+    `Trial.report` would keep the old value where a requeued trial reports an epoch again.
+    """
+    trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+
+
+def count_states(study: Study) -> Counter[str]:
+    """How many trials are in each state, by Optuna's names: COMPLETE, PRUNED, FAIL, ..."""
+    return Counter(trial.state.name for trial in study.get_trials(deepcopy=False))
+
+
+def n_finished(study: Study) -> int:
+    """How much of the budget is spent: trials that are COMPLETE, PRUNED or FAIL."""
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))

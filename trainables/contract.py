@@ -1,0 +1,79 @@
+"""What a trainable is handed, and what it may hand back: the whole contract, without an import of ours.
+
+A trainable is a generator function that yields one mapping of metrics per epoch::
+
+    def train(config, trial):
+        for epoch in range(trial.max_epochs):
+            ...
+            yield {"val_accuracy": 0.97}
+
+A plain function that returns a number or a mapping is a trainable of one report. Beside it, in the
+same module, may stand ``finish(config, trial) -> FinalModel`` (retrain on everything but the test
+set, test once, hand back what to export) and ``fingerprint(config, trial) -> str`` (names the data).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+BEST_WEIGHTS = "best_valid.pt"
+"""File in ``TrialContext.folder`` with the weights of the best validation epoch; kept for finalists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialContext:
+    """What a config is not: everything a trial is given besides its hyperparameters.
+
+    Attributes:
+        seed: of weights, data order and augmentation; 0 <= seed < 2**32. The same trial has the same
+            seed whichever worker runs it, and whenever.
+        folder: an existing folder of this trial alone; what is left there stays with the run.
+        device: "cpu" or "cuda"; "cuda" only if the spec's resources ask for a GPU.
+        threads: how many CPU threads the trial may keep busy, at least 1.
+        max_epochs: the budget of one trial; None if the spec sets none.
+        data_dir: where data sets lie or may be downloaded to.
+    """
+
+    seed: int
+    folder: Path
+    device: str = "cpu"
+    threads: int = 1
+    max_epochs: int | None = None
+    data_dir: Path = Path("data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalModel:
+    """A retrained classifier with its one reading of the test set, ready for export.
+
+    Attributes:
+        predictor: a scriptable module on the CPU in eval mode; (B, C, H, W) uint8 -> (B, n_classes)
+            float32 probabilities. It holds preprocessing and ``class_names``.
+        class_names: label of each column of the predictor's output.
+        n_correct: test images classified correctly.
+        n_test: images in the test set.
+        test_images: (n, C, H, W) uint8, images to compare the exported predictor with.
+        test_labels: (n,) int64, their classes.
+    """
+
+    predictor: torch.nn.Module
+    class_names: tuple[str, ...]
+    n_correct: int
+    n_test: int
+    test_images: torch.Tensor
+    test_labels: torch.Tensor
+
+    @property
+    def test_accuracy(self) -> float:
+        """Fraction of the test images classified correctly."""
+        return self.n_correct / self.n_test
+
+
+Config = Mapping[str, object]
+"""Drawn parameters, fixed values and ``seed`` of one trial."""

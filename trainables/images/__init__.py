@@ -1,0 +1,1 @@
+"""Images for training: data sets, their split and their augmentation."""
