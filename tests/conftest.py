@@ -1,0 +1,47 @@
+"""What several test files share: folders, specs, and one Ray for all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hpo.spec import ExperimentSpec, parse_spec
+
+ROOT = Path(__file__).parents[1]
+
+BRANIN = """
+name: branin
+trainable: analytic
+objective: {metric: loss, direction: minimize}
+search_space:
+  x1: {type: float, low: -5, high: 10}
+  x2: {type: float, low: 0, high: 15}
+sampler: {name: random}
+budget: {n_trials: 6, max_epochs: 4}
+"""
+
+
+@pytest.fixture
+def branin() -> Callable[..., ExperimentSpec]:
+    """A spec of milliseconds per trial; arguments are overrides: ``branin("seed=3")``."""
+
+    def make(*overrides: str) -> ExperimentSpec:
+        return parse_spec(BRANIN, "branin.yaml", overrides)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """One Ray on this machine that every test joins, in this process and in commands it runs."""
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    address = ray.get_runtime_context().gcs_address
+    os.environ["RAY_ADDRESS"] = address
+    yield address
+    del os.environ["RAY_ADDRESS"]
+    ray.shutdown()
