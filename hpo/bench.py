@@ -66,6 +66,7 @@ def open_bench(spec: ExperimentSpec, places: Places, *, resume: bool) -> Bench:
         UsageError: if it exists and shall not be resumed, or does not and shall.
         DatabaseError: if the database cannot be opened.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     ledger = Ledger(open_engine(places.storage_url))
     storage = open_optuna_storage(places.storage_url)
     recorded = ledger.find(spec.name)

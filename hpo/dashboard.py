@@ -6,7 +6,7 @@ import sys
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from hpo.bench import storage_errors
-from hpo.errors import EnvironmentProblem, UsageError
+from hpo.errors import UnfitEnvironmentError, UsageError
 from hpo.places import Places
 from storage import open_engine, open_optuna_storage
 
@@ -18,27 +18,24 @@ def serve_dashboard(places: Places, name: str | None, port: int) -> None:
 
     Raises:
         UsageError: if there is no study called ``name``.
-        EnvironmentProblem: if the port is taken.
+        UnfitEnvironmentError: if the port is taken.
         StorageError: if the database cannot be opened.
     """
-    import optuna
     import optuna_dashboard
 
     with storage_errors():
         open_engine(places.storage_url).dispose()
         storage = open_optuna_storage(places.storage_url)
-        studies = {
-            study.study_name: study._study_id for study in optuna.get_all_study_summaries(storage)
-        }
-    if name is not None and name not in studies:
-        raise UsageError(f"no study {name!r}; known: {', '.join(sorted(studies)) or 'none'}")
+        ids = {study.study_name: study._study_id for study in storage.get_all_studies()}
+    if name is not None and name not in ids:
+        raise UsageError(f"no study {name!r}; known: {', '.join(sorted(ids)) or 'none'}")
     try:
         server = make_server(HOST, port, optuna_dashboard.wsgi(storage), handler_class=_Quiet)
     except OSError as error:
-        raise EnvironmentProblem(
+        raise UnfitEnvironmentError(
             f"cannot listen on {HOST}:{port}: {error.strerror}; choose another: --port 0"
         ) from None
-    path = "/dashboard" if name is None else f"/dashboard/studies/{studies[name]}"
+    path = "/dashboard" if name is None else f"/dashboard/studies/{ids[name]}"
     print(f"http://{HOST}:{server.server_port}{path}", flush=True)
     print("Ctrl-C ends it", file=sys.stderr)
     with server:

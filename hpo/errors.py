@@ -40,7 +40,7 @@ class NoSuccessfulTrialError(HpoError):
     exit_code = 4
 
 
-class EnvironmentProblem(HpoError):
+class UnfitEnvironmentError(HpoError):
     """This machine, cluster or a server lacks what the run needs."""
 
     exit_code = 5
@@ -50,7 +50,7 @@ class ExportMismatchError(HpoError):
     """The exported model does not compute what the trained one does."""
 
 
-class Interrupted(HpoError):
+class RunInterruptedError(HpoError):
     """A signal ended the run; everything finished so far is kept."""
 
     def __init__(self, signum: int, message: str) -> None:

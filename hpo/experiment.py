@@ -10,7 +10,7 @@ from dataclasses import replace
 from optuna.trial import TrialState
 
 from hpo.bench import Bench, exclusive, finished, is_finished, open_bench, storage_errors
-from hpo.errors import Interrupted, NoSuccessfulTrialError
+from hpo.errors import NoSuccessfulTrialError, RunInterruptedError
 from hpo.execution import InterruptFlag, ray_cluster, run_stages
 from hpo.jobs import JobSource
 from hpo.places import Places
@@ -53,10 +53,10 @@ def run_experiment(
     Raises:
         UsageError: if there is nothing to resume, or something that is not resumed.
         StorageError: if the database or the folder cannot be used.
-        EnvironmentProblem: if the machine or cluster lacks the resources.
+        UnfitEnvironmentError: if the machine or cluster lacks the resources.
         NoSuccessfulTrialError: if no trial succeeded.
         ExportMismatchError: if the exported model computes something else.
-        Interrupted: after SIGINT or SIGTERM.
+        RunInterruptedError: after SIGINT or SIGTERM.
     """
     with storage_errors(), exclusive(places.run_folder(spec.name)), InterruptFlag() as interrupt:
         bench = open_bench(spec, places, resume=resume)
@@ -73,7 +73,7 @@ def run_experiment(
                 is_interrupted=lambda: interrupt.is_set,
             )
         if interrupt.signum is not None:
-            raise Interrupted(
+            raise RunInterruptedError(
                 interrupt.signum,
                 f"interrupted; what is finished is kept. Go on with:\n  {resume_command}",
             )

@@ -48,6 +48,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
 
 def first_params(spec: ExperimentSpec, n: int) -> list[dict[str, object]]:
     """What the sampler draws before it has seen a result."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=build_sampler(spec.sampler, spec.search_space, spec.seed))
     space = distributions(spec.search_space)
     return [study.ask(space).params for _ in range(min(n, n_trials_of(spec)))]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpo.bench import Bench, find_bench, storage_errors
-from hpo.errors import EnvironmentProblem
+from hpo.errors import UnfitEnvironmentError
 from hpo.jobs import JobFactory
 from hpo.places import Places
 from hpo.results import Finalist, Outcome, accuracy_interval
@@ -85,13 +85,13 @@ def synchronize_by_name(name: str, places: Places) -> int:
     Raises:
         UsageError: if there is no experiment called ``name``.
         StorageError: if the ledger cannot be read.
-        EnvironmentProblem: if MLflow cannot be reached.
+        UnfitEnvironmentError: if MLflow cannot be reached.
     """
     with storage_errors():
         bench = find_bench(name, places)
     try:
         return synchronize(bench)
     except Exception as error:
-        raise EnvironmentProblem(
+        raise UnfitEnvironmentError(
             f"MLflow at {places.tracking_uri} cannot be written: {short_reason(error)}"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from typing import Literal
 
 import optuna
 from optuna.storages import BaseStorage
@@ -11,7 +12,9 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 
-def create_study(storage: BaseStorage, name: str, *, direction: str, metric: str) -> Study:
+def create_study(
+    storage: BaseStorage, name: str, *, direction: Literal["maximize", "minimize"], metric: str
+) -> Study:
     """A new study that maximizes or minimizes ``metric``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a trainable is handed, and what it may hand back: the whole contract, without an import of ours.
+"""What a trainable is handed, and what it may hand back: the whole contract.
 
 A trainable is a generator function that yields one mapping of metrics per epoch::
 
@@ -9,7 +9,7 @@ A trainable is a generator function that yields one mapping of metrics per epoch
 
 A plain function that returns a number or a mapping is a trainable of one report. Beside it, in the
 same module, may stand ``finish(config, trial) -> FinalModel`` (retrain on everything but the test
-set, test once, hand back what to export) and ``fingerprint(config, trial) -> str`` (names the data).
+set, test once, hand back what to export) and ``fingerprint(config, trial) -> str`` (of the data).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 BEST_WEIGHTS = "best_valid.pt"
-"""File in ``TrialContext.folder`` with the weights of the best validation epoch; kept for finalists."""
+"""Weights of the best validation epoch, in ``TrialContext.folder``; kept for finalists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class TrialContext:
     """What a config is not: everything a trial is given besides its hyperparameters.
 
     Attributes:
-        seed: of weights, data order and augmentation; 0 <= seed < 2**32. The same trial has the same
-            seed whichever worker runs it, and whenever.
+        seed: of weights, data order and augmentation; 0 <= seed < 2**32. The same trial has the
+            same seed whichever worker runs it, and whenever.
         folder: an existing folder of this trial alone; what is left there stays with the run.
         device: "cpu" or "cuda"; "cuda" only if the spec's resources ask for a GPU.
         threads: how many CPU threads the trial may keep busy, at least 1.

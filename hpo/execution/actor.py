@@ -16,7 +16,7 @@ REPORT = "report"
 """Key of a Ray trial's result that holds its `EpochReport`."""
 
 
-class TrialActor(tune.Trainable):  # type: ignore[misc]
+class TrialActor(tune.Trainable):
     """Runs in a worker process and is reused: a new process would import torch for every job."""
 
     def setup(self, config: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import ray
 
-from hpo.errors import EnvironmentProblem
+from hpo.errors import UnfitEnvironmentError
 from hpo.spec import ResourcesSpec
 
 # Ray's own defaults cost more than a short trial, or speak where we do: see docs/architecture.md.
@@ -32,7 +32,7 @@ def ray_cluster(resources: ResourcesSpec) -> Iterator[int]:
     Joins the cluster at ``RAY_ADDRESS`` if that is set, else starts Ray on this machine.
 
     Raises:
-        EnvironmentProblem: if Ray does not start, or no node can ever hold one trial.
+        UnfitEnvironmentError: if Ray does not start, or no node can ever hold one trial.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in RAY_ENVIRONMENT.items()})
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the study records what fails
@@ -48,17 +48,16 @@ def ray_cluster(resources: ResourcesSpec) -> Iterator[int]:
 
 def _start() -> None:
     address = os.environ.get("RAY_ADDRESS", "local")
-    options = {} if address != "local" else {"include_dashboard": False}
     try:
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=True,
-            **options,
+            include_dashboard=False if address == "local" else None,
         )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
-        raise EnvironmentProblem(
+        raise UnfitEnvironmentError(
             f"Ray does not start (RAY_ADDRESS={address}): {str(error).splitlines()[0]}"
         ) from None
 
@@ -75,7 +74,7 @@ def _n_trials_at_a_time(resources: ResourcesSpec) -> int:
             f"cpu={node.get('CPU', 0):g}, gpu={node.get('GPU', 0):g}" for node in nodes
         )
         where = "this machine has" if len(nodes) == 1 else f"the cluster's {len(nodes)} nodes have"
-        raise EnvironmentProblem(
+        raise UnfitEnvironmentError(
             f"a trial asks for cpu={resources.cpu:g}, gpu={resources.gpu:g}; {where} {there}. "
             "Lower `resources` in the spec (-o resources.gpu=0), or set RAY_ADDRESS to a cluster "
             "that has them"

@@ -60,7 +60,7 @@ def run_stages(
         raise searcher.error
 
 
-class _StopWhen(Stopper):  # type: ignore[misc]
+class _StopWhen(Stopper):
     """Stops everything as soon as ``must_stop`` says so."""
 
     def __init__(self, must_stop: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""What Ray Tune sees of an experiment: a searcher that hands out jobs, a scheduler that stops them."""
+"""What Ray Tune sees of an experiment: a searcher that hands out jobs, and their scheduler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpo.execution.actor import JOB, REPORT
 from hpo.jobs import JobSource, TrialJob
 
 
-class JobSearcher(Searcher):  # type: ignore[misc]
+class JobSearcher(Searcher):
     """Hands out the jobs of one stage after the other, all to the same warm workers.
 
     A stage begins when the last job of the one before it has ended; code between two stages runs
@@ -28,7 +28,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         self.error: Exception | None = None
         """What went wrong in a stage; Ray would only log it."""
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """Ray asks for a job: the next one, None for "ask again", or that there is no more."""
         if len(self._running) >= self._concurrency:
             return None  # a trial asked for ahead of time would know less of the others
@@ -42,7 +42,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
                 self._stage = next(self._stages, None)
                 if self._stage is None:
                     break
-        return str(Searcher.FINISHED)
+        return Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Ray hands over an epoch of a job that goes on."""
@@ -82,11 +82,11 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         """Nothing to restore: the study is the state."""
 
 
-class StageScheduler(FIFOScheduler):  # type: ignore[misc]
+class StageScheduler(FIFOScheduler):
     """Asks the scheduler of the stage that a job belongs to; stages without one stop nothing."""
 
     def __init__(self, searcher: JobSearcher) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._searcher = searcher
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:

@@ -35,7 +35,7 @@ def export_model(model: FinalModel, trial_number: int, folder: Path) -> ExportRe
     beside = path.with_suffix(".part")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.script(model.predictor.cpu().eval()).save(str(beside))  # type: ignore[no-untyped-call]
+        torch.jit.script(model.predictor.cpu().eval()).save(str(beside))
     with torch.no_grad():
         expected = model.predictor(model.test_images)
     difference = reloaded_difference(beside, model.test_images, expected)

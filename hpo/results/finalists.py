@@ -1,4 +1,4 @@
-"""Re-run the best trials on fresh seeds: the maximum of a noisy search is no estimate of anything."""
+"""Re-run the best trials on fresh seeds: the maximum of a noisy search is no estimate."""
 
 from __future__ import annotations
 

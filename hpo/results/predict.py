@@ -55,7 +55,7 @@ def _load(path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            model = torch.jit.load(str(path), map_location="cpu")
             _ = (model.in_channels, model.class_names)
         except (RuntimeError, AttributeError, ValueError):
             raise UsageError(

@@ -18,7 +18,7 @@ def main() -> None:
     inputs = torch.load(inputs_path, weights_only=True)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        model = torch.jit.load(model_path)  # type: ignore[no-untyped-call]
+        model = torch.jit.load(model_path)
         actual = model(inputs["images"])
     difference = (actual - inputs["expected"]).abs().max().item()
     print(json.dumps({"max_difference": difference}))

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import Study
@@ -124,5 +123,4 @@ SAMPLERS: dict[type[SamplerSpec], Callable[[Any, Space, int], BaseSampler]] = {
 
 def build_sampler(spec: SamplerSpec, space: Space, study_seed: int) -> BaseSampler:
     """The sampler that ``spec`` names."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return SAMPLERS[type(spec)](spec, space, study_seed)

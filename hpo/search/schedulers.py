@@ -1,8 +1,8 @@
-"""The schedulers: what a spec's ``scheduler`` builds. Ray's stop trials early; Optuna's pruners rest."""
+"""The schedulers: what a spec's ``scheduler`` builds; Ray's alone stop trials early."""
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from hpo.spec import AshaSpec, ExperimentSpec, MedianSpec, NoSchedulerSpec, Sche
 
 
 def _asha(spec: AshaSpec, experiment: ExperimentSpec) -> TrialScheduler:
+    assert experiment.budget.max_epochs is not None, "a checked spec with asha has it"
     return ASHAScheduler(
         time_attr=EPOCH,
         metric=OBJECTIVE,
@@ -37,7 +38,7 @@ def _median(spec: MedianSpec, experiment: ExperimentSpec) -> TrialScheduler:
         mode=_mode(experiment),
         grace_period=spec.grace_epochs,
         min_samples_required=spec.min_trials,
-        min_time_slice=math.inf,  # never pause a trial to let another one catch up
+        min_time_slice=sys.maxsize,  # never pause a trial to let another one catch up
     )
 
 
@@ -72,7 +73,7 @@ class _PastTrial:
     trial_id: str
 
 
-def _replay(scheduler: TrialScheduler, trial: FrozenTrial) -> None:
+def _replay(scheduler: Any, trial: FrozenTrial) -> None:
     if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
         return
     past = _PastTrial(f"past-{trial.number}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from hpo.errors import SpecError
 from hpo.spec.model import ExperimentSpec
@@ -104,9 +104,8 @@ def _path_in_file(data: Any, loc: Sequence[str | int]) -> KeyPath:
     """Drop the names of types and union members that pydantic puts between the keys."""
     path: list[str | int] = []
     for part in loc:
-        if (isinstance(data, dict) and part in data) or (
-            isinstance(data, list) and isinstance(part, int) and part < len(data)
-        ):
+        is_key = isinstance(data, dict) and part in data
+        if is_key or (isinstance(data, list) and isinstance(part, int) and part < len(data)):
             path.append(part)
             data = data[part]
     return tuple(path)
@@ -118,7 +117,7 @@ def _message(data: dict[str, Any], path: KeyPath, detail: dict[str, Any]) -> str
     if kind == "missing":
         return "this key is required"
     if kind == "extra_forbidden":
-        known = _known_keys(detail["loc"], data)
+        known = _known_keys(detail["loc"])
         return f"unknown key{_did_you_mean(str(path[-1]), known)}Known: {', '.join(known)}"
     if kind == "union_tag_invalid":
         key = context["discriminator"].strip("'")
@@ -159,10 +158,8 @@ RULES = {
 }
 
 
-def _known_keys(loc: Sequence[str | int], data: dict[str, Any]) -> list[str]:
+def _known_keys(loc: Sequence[str | int]) -> list[str]:
     """The keys of the section that ``loc``'s last key was written into."""
-    from pydantic import BaseModel
-
     model: Any = ExperimentSpec
     for part in loc[:-1]:
         if isinstance(model, type) and issubclass(model, BaseModel):
@@ -177,8 +174,6 @@ def _known_keys(loc: Sequence[str | int], data: dict[str, Any]) -> list[str]:
 
 def _member_with_tag(union: Any, tag: str | int) -> Any:
     """The class of a tagged union whose `name` or `type` is ``tag``; dicts are looked through."""
-    from typing import get_args
-
     for member in get_args(union):
         for key in ("name", "type"):
             fields = getattr(member, "model_fields", {})

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from hpo.errors import SpecError
 
@@ -107,7 +108,8 @@ def parse_source(text: str, name: str) -> Source:
 
 
 def _compose(text: str) -> Node | None:
-    return YAML(typ="safe", pure=True).compose(text)
+    node: Node | None = YAML(typ="safe", pure=True).compose(text)
+    return node
 
 
 def _first_line(error: YAMLError) -> str:
@@ -152,7 +154,7 @@ class _Builder:
             data[key] = self.build(value_node, (*path, key))
         return data
 
-    def _scalar(self, node: ScalarNode) -> Any:
+    def _scalar(self, node: Node) -> Any:
         if str(node.tag).endswith(("int", "float", "bool", "null")):
             try:
                 return self._scalars.construct_object(node, deep=True)

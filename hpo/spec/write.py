@@ -14,7 +14,7 @@ def spec_to_yaml(spec: ExperimentSpec) -> str:
     """The whole spec as YAML that `load_spec` reads back to an equal one."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None  # innermost collections on one line
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 100
     stream = io.StringIO()
     yaml.dump(spec.model_dump(mode="python"), stream)

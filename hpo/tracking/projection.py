@@ -7,6 +7,7 @@ them twice changes nothing, so the picture can be late, interrupted, deleted and
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import math
 import os
 import tempfile
@@ -52,6 +53,8 @@ class Projection:
         os.environ.update({k: os.environ.get(k, value) for k, value in CLIENT_ENVIRONMENT.items()})
         from mlflow import MlflowClient
 
+        for name in ("mlflow", "alembic"):  # they would speak in the middle of a live table
+            logging.getLogger(name).setLevel(logging.ERROR)
         self._client: MlflowClient = MlflowClient(tracking_uri=tracking_uri)
         self._experiment, self._study_name = experiment, study_name
         self._mlflow_id = self._find_experiment(tracking_uri, artifacts)

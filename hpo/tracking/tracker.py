@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
@@ -73,8 +72,6 @@ class Tracker:
             return
         try:
             if self._projection is None:
-                logging.getLogger("alembic").setLevel(logging.WARNING)
-                logging.getLogger("mlflow").setLevel(logging.ERROR)
                 self._projection = self._open_projection()
             write(self._projection)
         except Exception as error:  # noqa: BLE001  MLflow is a picture; it must not stop the search

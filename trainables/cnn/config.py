@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 DATASETS = ("digits",)
+TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
 
 
 class CnnConfigError(ValueError):
@@ -57,9 +58,11 @@ class CnnConfig:
             for key in given
             if key not in types
         ]
-        for key in given.keys() & types.keys():
-            if not _is_a(given[key], types[key]):
-                problems.append(f"{key}: must be of type {types[key]}, got {given[key]!r}")
+        problems += [
+            f"{key}: must be of type {types[key]}, got {value!r}"
+            for key, value in given.items()
+            if key in types and not _is_a(value, types[key])
+        ]
         if not problems:
             problems = _breaches(cls(**given))
         if problems:
@@ -70,7 +73,7 @@ class CnnConfig:
 def _is_a(value: Any, type_name: str) -> bool:
     if isinstance(value, bool):
         return False
-    return isinstance(value, {"str": str, "int": int, "float": (int, float)}[type_name])
+    return isinstance(value, TYPES[type_name])
 
 
 def _breaches(config: CnnConfig) -> list[str]:

@@ -180,7 +180,10 @@ class Training:
         )
 
     def _normalize(self, images: torch.Tensor) -> torch.Tensor:
-        return transforms.functional.normalize(images.float() / 255, self._mean, self._std)
+        normalized: torch.Tensor = transforms.functional.normalize(
+            images.float() / 255, self._mean, self._std
+        )
+        return normalized
 
     @contextmanager
     def _seeded(self, epoch: int) -> Iterator[None]:
