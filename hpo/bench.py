@@ -31,6 +31,7 @@ from storage import (
     n_finished,
     open_engine,
     open_optuna_storage,
+    shown_url,
     study_exists,
 )
 
@@ -59,11 +60,12 @@ class Bench:
         return read_outcome(self.experiment, self.study, self.ledger)
 
 
-def open_bench(spec: ExperimentSpec, places: Places, *, resume: bool) -> Bench:
-    """Find the experiment, or begin it.
+def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> ExperimentRecord | None:
+    """The record of an experiment that goes on, None for a new one; writes nothing.
 
     Raises:
-        UsageError: if it exists and shall not be resumed, or does not and shall.
+        UsageError: if it exists and shall not be resumed, or with another spec, or if it does not
+            exist and shall be resumed.
         DatabaseError: if the database cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -73,25 +75,37 @@ def open_bench(spec: ExperimentSpec, places: Places, *, resume: bool) -> Bench:
     if recorded is None:
         if resume:
             raise UsageError(
-                f"nothing to resume: there is no experiment {spec.name!r} in {places.storage_url}. "
-                f"Known: {', '.join(ledger.names()) or 'none'}. Without --resume it is begun"
+                f"nothing to resume: there is no experiment {spec.name!r} in "
+                f"{shown_url(places.storage_url)}. Known: {', '.join(ledger.names()) or 'none'}. "
+                "Without --resume it is begun"
             )
         if study_exists(storage, spec.name):
             raise UsageError(
                 f"the database holds a study {spec.name!r} that is no experiment of ours; "
                 f"choose another name: -o name={spec.name}-2"
             )
-        experiment = new_experiment(spec, places)
-        ledger.add(experiment)
-    else:
-        experiment = same_experiment(recorded, spec)
-    bench = _laid_out(spec, places, experiment, ledger, storage)
-    if recorded is not None and not resume:
+        return None
+    recorded = with_lawful_changes(recorded, spec)
+    if not resume:
+        study = _study(spec, storage)
         raise UsageError(
-            f"experiment {spec.name!r} exists: {n_finished(bench.study)} of {n_trials_of(spec)} "
-            f"trials are finished. Go on with --resume, or begin another: -o name={spec.name}-2"
+            f"experiment {spec.name!r} exists: {n_finished(study)} of {n_trials_of(spec)} trials "
+            f"are finished. Go on with --resume, or begin another: -o name={spec.name}-2"
         )
-    ledger.update(experiment)
+    return recorded
+
+
+def open_bench(spec: ExperimentSpec, places: Places, recorded: ExperimentRecord | None) -> Bench:
+    """Begin an experiment, or go on with a recorded one.
+
+    Raises:
+        DatabaseError: if the database cannot be opened.
+    """
+    ledger = Ledger(open_engine(places.storage_url))
+    experiment = recorded or new_experiment(spec, places)
+    ledger.put(experiment)
+    bench = _laid_out(spec, places, experiment, ledger)
+    bench.folder.mkdir(parents=True, exist_ok=True)
     (bench.folder / "spec.yaml").write_text(experiment.spec, encoding="utf-8")
     return bench
 
@@ -107,24 +121,16 @@ def find_bench(name: str, places: Places) -> Bench:
     experiment = ledger.find(name)
     if experiment is None:
         known = ", ".join(ledger.names()) or "none"
-        raise UsageError(f"no experiment {name!r} in {places.storage_url}; known: {known}")
-    storage = open_optuna_storage(places.storage_url)
-    return _laid_out(parse_recorded_spec(experiment.spec), places, experiment, ledger, storage)
+        raise UsageError(
+            f"no experiment {name!r} in {shown_url(places.storage_url)}; known: {known}"
+        )
+    return _laid_out(parse_recorded_spec(experiment.spec), places, experiment, ledger)
 
 
 def _laid_out(
-    spec: ExperimentSpec,
-    places: Places,
-    experiment: ExperimentRecord,
-    ledger: Ledger,
-    storage: BaseStorage,
+    spec: ExperimentSpec, places: Places, experiment: ExperimentRecord, ledger: Ledger
 ) -> Bench:
-    if study_exists(storage, spec.name):
-        study = optuna.load_study(study_name=spec.name, storage=storage)
-    else:
-        study = create_study(
-            storage, spec.name, direction=spec.objective.direction, metric=spec.objective.metric
-        )
+    study = _study(spec, open_optuna_storage(places.storage_url))
     jobs = JobFactory(
         spec=spec,
         import_paths=places.imports,
@@ -134,6 +140,13 @@ def _laid_out(
     return Bench(
         spec=spec, places=places, experiment=experiment, study=study, ledger=ledger, jobs=jobs
     )
+
+
+def _study(spec: ExperimentSpec, storage: BaseStorage) -> Study:
+    if study_exists(storage, spec.name):
+        return optuna.load_study(study_name=spec.name, storage=storage)
+    objective = spec.objective
+    return create_study(storage, spec.name, direction=objective.direction, metric=objective.metric)
 
 
 def new_experiment(spec: ExperimentSpec, places: Places) -> ExperimentRecord:
@@ -149,7 +162,7 @@ def new_experiment(spec: ExperimentSpec, places: Places) -> ExperimentRecord:
     )
 
 
-def same_experiment(recorded: ExperimentRecord, spec: ExperimentSpec) -> ExperimentRecord:
+def with_lawful_changes(recorded: ExperimentRecord, spec: ExperimentSpec) -> ExperimentRecord:
     """The recorded experiment with the new budget and resources.
 
     Raises:
@@ -183,7 +196,7 @@ def finished(bench: Bench) -> Bench:
     """Record that the experiment is over."""
     experiment = bench.ledger.find(bench.spec.name) or bench.experiment
     experiment = replace(experiment, finished_at=now())
-    bench.ledger.update(experiment)
+    bench.ledger.put(experiment)
     return replace(bench, experiment=experiment)
 
 

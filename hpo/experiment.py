@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 
 from optuna.trial import TrialState
 
-from hpo.bench import Bench, exclusive, finished, is_finished, open_bench, storage_errors
+from hpo.bench import (
+    Bench,
+    exclusive,
+    find_record,
+    finished,
+    is_finished,
+    open_bench,
+    storage_errors,
+)
 from hpo.errors import NoSuccessfulTrialError, RunInterruptedError
 from hpo.execution import InterruptFlag, ray_cluster, run_stages
 from hpo.jobs import JobSource
@@ -58,32 +65,59 @@ def run_experiment(
         ExportMismatchError: if the exported model computes something else.
         RunInterruptedError: after SIGINT or SIGTERM.
     """
-    with storage_errors(), exclusive(places.run_folder(spec.name)), InterruptFlag() as interrupt:
-        bench = open_bench(spec, places, resume=resume)
-        if is_finished(bench):
-            progress.say(f"experiment {spec.name!r} is finished: there is nothing left to do")
-            return bench.outcome()
-        models: list[FinalModel] = []
-        with ray_cluster(spec.resources) as n_fitting, tracked(bench, progress) as tracker:
-            progress.already_finished(n_finished(bench.study))
-            run_stages(
-                stages(bench, progress, tracker, models),
-                spec.resources,
-                concurrency=min(n_fitting, spec.concurrency or n_fitting),
-                is_interrupted=lambda: interrupt.is_set,
-            )
-        if interrupt.signum is not None:
-            raise RunInterruptedError(
-                interrupt.signum,
-                f"interrupted; what is finished is kept. Go on with:\n  {resume_command}",
-            )
-        if models:
-            export(bench, models[0])
-        drop_weights_of_losers(bench)
-        bench = finished(bench)
-        write_report(bench.outcome(), bench.study, bench.folder / REPORT_FILE)
-        try_to_synchronize(bench, progress)
-        return bench.outcome()
+    with storage_errors(), InterruptFlag() as interrupt:
+        recorded = find_record(spec, places, resume=resume)
+        with exclusive(places.run_folder(spec.name)):
+            if recorded is not None and is_finished(bench := open_bench(spec, places, recorded)):
+                progress.say(f"experiment {spec.name!r} is finished: there is nothing left to do")
+                return bench.outcome()
+            progress.say(f"{spec.name}: starting Ray; results will be in {places.runs}")
+            with ray_cluster(spec.resources) as n_fitting:
+                interrupt.listen()
+                bench = open_bench(spec, places, recorded)
+                models = run_workers(bench, progress, n_fitting, interrupt)
+            if interrupt.signum is not None:
+                raise RunInterruptedError(
+                    interrupt.signum,
+                    f"interrupted; what is finished is kept. Go on with:\n  {resume_command}",
+                )
+            return wind_up(bench, progress, models)
+
+
+def run_workers(
+    bench: Bench, progress: RunProgress, n_fitting: int, interrupt: InterruptFlag
+) -> list[FinalModel]:
+    """Everything that trains. Returns the retrained winner, or nothing if it was exported before.
+
+    At the end nothing is RUNNING in the study, and MLflow has been told all it would hear.
+    """
+    models: list[FinalModel] = []
+    tracker = Tracker(lambda: open_projection(bench), bench.ledger, bench.experiment, progress.say)
+    status = "FAILED"
+    progress.already_finished(n_finished(bench.study))
+    try:
+        run_stages(
+            stages(bench, progress, tracker, models),
+            bench.spec.resources,
+            concurrency=min(n_fitting, bench.spec.concurrency or n_fitting),
+            is_interrupted=lambda: interrupt.is_set,
+        )
+        status = "KILLED" if interrupt.is_set else "RUNNING"
+    finally:
+        requeue_running(bench.study)
+        tracker.close(status, is_urgent=interrupt.is_set)
+    return models
+
+
+def wind_up(bench: Bench, progress: RunProgress, models: list[FinalModel]) -> Outcome:
+    """Everything that needs no worker: export, report, MLflow."""
+    if models:
+        export(bench, models[0])
+    drop_weights_of_losers(bench)
+    write_report(bench.outcome(), bench.study, bench.folder / REPORT_FILE)
+    bench = finished(bench)
+    try_to_synchronize(bench, progress)
+    return bench.outcome()
 
 
 def stages(
@@ -116,7 +150,7 @@ def load_trainable(bench: Bench) -> Trainable:
     if trainable.fingerprint is not None and bench.experiment.data_fingerprint is None:
         job = bench.jobs.trial(0, {})
         fingerprint = trainable.fingerprint(dict(job.config), job.context)
-        bench.ledger.update(replace(bench.experiment, data_fingerprint=fingerprint))
+        bench.ledger.put(replace(bench.experiment, data_fingerprint=fingerprint))
     return trainable
 
 
@@ -158,17 +192,6 @@ def drop_weights_of_losers(bench: Bench) -> None:
     for trial in bench.study.get_trials(deepcopy=False):
         if trial.state != TrialState.RUNNING and trial.number not in finalists:
             (bench.jobs.trial_folder(trial.number) / BEST_WEIGHTS).unlink(missing_ok=True)
-
-
-@contextmanager
-def tracked(bench: Bench, progress: RunProgress) -> Iterator[Tracker]:
-    """MLflow follows the search; at the end nothing is RUNNING in the study."""
-    tracker = Tracker(lambda: open_projection(bench), bench.ledger, bench.experiment, progress.say)
-    try:
-        yield tracker
-    finally:
-        requeue_running(bench.study)
-        tracker.close()
 
 
 def try_to_synchronize(bench: Bench, progress: RunProgress) -> None:

@@ -14,6 +14,9 @@ from trainables import FinalModel, TrialContext
 EPOCH, OBJECTIVE = "epoch", "objective"
 """Keys of a worker's result that Ray's schedulers read."""
 
+OUTPUT_FILE, TRACEBACK_FILE = "output.txt", "traceback.txt"
+"""In a job's folder: what its trainable printed, and what it raised."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialJob:

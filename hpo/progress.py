@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -26,7 +25,6 @@ COLOURS = {"RUNNING": "cyan", "COMPLETE": "green", "PRUNED": "yellow", "FAIL": "
 class _Row:
     number: int
     params: str
-    started: float
     state: str = "RUNNING"
     epoch: int = 0
     value: float | None = None
@@ -40,6 +38,7 @@ class RunProgress:
         self._spec, self._console = spec, console
         self._rows: dict[int, _Row] = {}
         self._best: _Row | None = None
+        self._first_failures: dict[str | None, int] = {}
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -77,30 +76,39 @@ class RunProgress:
 
     def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
         """A new row."""
-        self._rows[number] = _Row(number, params_text(params), time.monotonic())
+        self._rows[number] = _Row(number, params_text(params))
 
     def epoch_reported(self, number: int, report: EpochReport) -> None:
         """The row's epoch and value."""
         row = self._rows[number]
         row.epoch, row.value = report.epoch, report.metrics[self._spec.objective.metric]
+        row.seconds += report.seconds
 
     def trial_ended(self, trial: FrozenTrial) -> None:
         """The row's end; off a terminal, its line."""
         row = self._rows[trial.number]
         row.state, row.value = trial.state.name, trial.value
-        row.seconds = time.monotonic() - row.started
         self._remember_best(row)
         best = (
             "" if self._best is None else f"best {self._best.value:.4f} (trial {self._best.number})"
         )
         self._bar.update(self._task, advance=1, best=best)
+        failure = self._failure_text(trial)
         if not self._console.is_terminal:
             value = "" if row.value is None else f" {self._spec.objective.metric}={row.value:.4f}"
-            reason = trial.user_attrs.get("fail_reason")
             self.say(
                 f"trial {row.number:>3} {row.state:<8}{value} after {row.epoch} epochs, "
-                f"{row.seconds:.1f} s; {f'{reason}; ' if reason else ''}{row.params}"
+                f"{row.seconds:.1f} s; {row.params}{failure}"
             )
+        elif failure:
+            self.say(f"trial {row.number} failed{failure}")
+
+    def _failure_text(self, trial: FrozenTrial) -> str:
+        """Why a trial failed; in full for the first failure of its kind alone."""
+        if (reason := trial.user_attrs.get("fail_reason")) is None:
+            return ""
+        first = self._first_failures.setdefault(trial.user_attrs.get("fail_place"), trial.number)
+        return f"\n  {reason}" if first == trial.number else f"; failed like trial {first}"
 
     def _remember_best(self, row: _Row) -> None:
         if row.state != "COMPLETE" or row.value is None:
@@ -110,21 +118,24 @@ class RunProgress:
             self._best = row
 
     def _drawing(self) -> Group:
-        table = Table(box=None, pad_edge=False)
-        for heading in ("trial", "state", "epoch", self._spec.objective.metric, "s"):
-            table.add_column(heading, justify="left" if heading == "state" else "right")
-        table.add_column("params", no_wrap=True, overflow="ellipsis")
+        metric = self._spec.objective.metric
+        widths = {"trial": 5, "state": 8, "epoch": 5, metric: max(8, len(metric)), "s": 6}
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for heading, width in widths.items():
+            table.add_column(
+                heading, width=width, justify="left" if heading == "state" else "right"
+            )
+        rest = self._console.width - sum(widths.values()) - 2 * len(widths)
+        table.add_column("params", width=max(8, rest), no_wrap=True, overflow="ellipsis")
         running = [row for row in self._rows.values() if row.state == "RUNNING"]
         ended = [row for row in self._rows.values() if row.state != "RUNNING"]
         for row in [*ended[-max(1, MAX_ROWS - len(running)) :], *running[:MAX_ROWS]]:
-            is_running = row.state == "RUNNING"
-            seconds = time.monotonic() - row.started if is_running else row.seconds
             table.add_row(
                 str(row.number),
                 f"[{COLOURS.get(row.state, 'default')}]{row.state.lower()}[/]",
                 str(row.epoch),
                 "" if row.value is None else f"{row.value:.4f}",
-                f"{seconds:.1f}",
+                f"{row.seconds:.1f}",
                 row.params,
             )
         return Group(table, self._bar)

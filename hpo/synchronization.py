@@ -33,7 +33,7 @@ def synchronize(bench: Bench) -> int:
         Exception: whatever MLflow raises; what was written by then stays and is not repeated.
     """
     projection, outcome = open_projection(bench), bench.outcome()
-    projection.put_parent({}, _result_metrics(outcome))
+    projection.put_parent(_result_metrics(outcome))
     finalists = {finalist.number: rank for rank, finalist in enumerate(outcome.finalists, start=1)}
     ended = [trial for trial in outcome.trials if trial.state.is_finished()]
     for trial in ended:

@@ -1,6 +1,6 @@
 """The ledger: Optuna's study and our own tables, in one database."""
 
-from storage.database import DatabaseError, open_engine, open_optuna_storage
+from storage.database import DatabaseError, open_engine, open_optuna_storage, shown_url
 from storage.ledger import (
     EpochRecord,
     ExperimentRecord,
@@ -33,5 +33,6 @@ __all__ = [
     "open_optuna_storage",
     "put_intermediate_value",
     "requeue_running",
+    "shown_url",
     "study_exists",
 ]

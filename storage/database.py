@@ -31,7 +31,7 @@ def open_engine(url: str) -> sa.Engine:
         with engine.connect():
             pass
     except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
-        raise DatabaseError(f"cannot open database {_shown(url)}: {_reason(error)}") from None
+        raise DatabaseError(f"cannot open database {shown_url(url)}: {_reason(error)}") from None
     return engine
 
 
@@ -45,7 +45,7 @@ def open_optuna_storage(url: str) -> RDBStorage:
         storage = RDBStorage(url, engine_kwargs=_options(sa.make_url(url)))
         _set_pragmas(storage.engine)
     except (sa.exc.SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
-        raise DatabaseError(f"cannot open database {_shown(url)}: {_reason(error)}") from None
+        raise DatabaseError(f"cannot open database {shown_url(url)}: {_reason(error)}") from None
     return storage
 
 
@@ -70,7 +70,8 @@ def _set_pragmas(engine: sa.Engine) -> None:
     sa.event.listen(engine, "connect", on_connect)
 
 
-def _shown(url: str) -> str:
+def shown_url(url: str) -> str:
+    """The URL without its password, for messages."""
     try:
         return sa.make_url(url).render_as_string(hide_password=True)
     except sa.exc.ArgumentError:

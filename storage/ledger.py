@@ -153,14 +153,15 @@ class Ledger:
         rows = self._select(sa.select(experiments).order_by(experiments.c.created_at.desc()))
         return [row["name"] for row in rows]
 
-    def add(self, experiment: ExperimentRecord) -> None:
-        """Record a new experiment."""
-        self._write(experiments.insert().values(**vars(experiment)))
-
-    def update(self, experiment: ExperimentRecord) -> None:
-        """Replace the experiment of the same id."""
-        where = experiments.c.id == experiment.id
-        self._write(experiments.update().where(where).values(**vars(experiment)))
+    def put(self, experiment: ExperimentRecord) -> None:
+        """Record an experiment, or replace the one of the same id."""
+        with self._engine.begin() as connection:
+            where = experiments.c.id == experiment.id
+            changed = connection.execute(
+                experiments.update().where(where).values(**vars(experiment))
+            )
+            if changed.rowcount == 0:
+                connection.execute(experiments.insert().values(**vars(experiment)))
 
     def put_epoch(self, experiment_id: str, record: EpochRecord) -> None:
         """Record an epoch; a trial that is run again replaces its epochs."""

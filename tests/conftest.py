@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from commands import Shell
 
 from hpo.spec import ExperimentSpec, parse_spec
 
@@ -45,3 +46,9 @@ def ray_address() -> Iterator[str]:
     yield address
     del os.environ["RAY_ADDRESS"]
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory, ray_address: str) -> Shell:
+    """A folder in which the tests of one file run `hpo`, with a Ray that is already there."""
+    return Shell(tmp_path_factory.mktemp("work"))

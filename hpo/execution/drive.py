@@ -11,11 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hpo.jobs import EpochReport, TrialJob
+from hpo.jobs import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, TrialJob
 from trainables import Trainable, find_trainable
-
-OUTPUT_FILE = "output.txt"
-"""In a trial's folder: what the trainable printed."""
 
 
 class ReportError(ValueError):
@@ -39,6 +36,7 @@ class TrialDrive:
             with self._output_to_file():
                 if self._reports is None:
                     self._reports = self._start()
+                    start = time.perf_counter()  # importing the trainable is no training
                 metrics = read_metrics(next(self._reports), self._job.metric)
         except StopIteration:
             return self._ended_by_itself()
@@ -92,6 +90,10 @@ class TrialDrive:
     def _failed(self, error: BaseException, seconds: float) -> EpochReport:
         self._reports = None
         place = _place(error)
+        text = "".join(traceback.format_exception(error))
+        with contextlib.suppress(OSError):  # a full disk must not hide what failed
+            self._job.context.folder.mkdir(parents=True, exist_ok=True)
+            (self._job.context.folder / TRACEBACK_FILE).write_text(text, encoding="utf-8")
         return EpochReport(
             epoch=self._last.epoch,
             metrics=self._last.metrics,
@@ -99,7 +101,7 @@ class TrialDrive:
             ending="failed",
             fail_reason=f"{type(error).__name__}: {error}" + (f" ({place})" if place else ""),
             fail_place=f"{type(error).__name__} {place or error}",
-            traceback="".join(traceback.format_exception(error)),
+            traceback=text,
         )
 
     @contextlib.contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from types import FrameType, TracebackType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class InterruptFlag:
     """Inside a ``with`` block, the first SIGINT or SIGTERM is remembered; the second one raises."""
@@ -13,11 +15,14 @@ class InterruptFlag:
 
     def __enter__(self) -> InterruptFlag:
         """Listen to both signals."""
-        self._previous = {
-            signum: signal.signal(signum, self._on_signal)
-            for signum in (signal.SIGINT, signal.SIGTERM)
-        }
+        self._previous = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        self.listen()
         return self
+
+    def listen(self) -> None:
+        """Take the signals over, again if need be: `ray.init` puts a handler on SIGTERM."""
+        for signum in SIGNALS:
+            signal.signal(signum, self._on_signal)
 
     def __exit__(
         self,

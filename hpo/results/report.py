@@ -1,13 +1,200 @@
-"""Stub."""
+"""The report: everything an experiment has come to, in one HTML file that opens offline."""
 
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from optuna.study import Study
+from optuna.trial import TrialState
 
 from hpo.results.outcome import Outcome
+from hpo.results.retrain import accuracy_interval
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 REPORT_FILE = "report.html"
+TEMPLATE = "report.html.j2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One of the three values that stand side by side; ``value`` is empty if there is none."""
+
+    heading: str
+    value: str = ""
+    spread: str = ""
+    notes: tuple[str, ...]
 
 
 def write_report(outcome: Outcome, study: Study, path: Path) -> None:
-    path.write_text("stub")
+    """Write all about ``outcome`` to ``path``: beside it first, so that no half file is left."""
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=_number, param=_param, utc=_utc)
+    page = environment.get_template(TEMPLATE).render(
+        outcome=outcome,
+        experiment=outcome.experiment,
+        spec=outcome.spec,
+        cards=[_search_card(outcome), _rerun_card(outcome), _test_card(outcome)],
+        states=Counter(trial.state.name for trial in outcome.trials),
+        failures=_failures(outcome),
+        seconds=_seconds(outcome),
+        plots=_plots(outcome, study),
+        plotly_js=get_plotlyjs(),
+    )
+    beside = path.with_suffix(".part")
+    beside.write_text(page, encoding="utf-8")
+    beside.replace(path)
+
+
+def _search_card(outcome: Outcome) -> Card:
+    finalist = next(iter(outcome.finalists), None)
+    if finalist is None:
+        return Card(heading="Search value", notes=("No trial is COMPLETE.",))
+    is_maximized = outcome.spec.objective.direction == "maximize"
+    extreme, pick = ("maximum", max) if is_maximized else ("minimum", min)
+    best = pick(outcome.finalists, key=lambda finalist: finalist.search_value)
+    if best.search_value == finalist.search_value:
+        n_complete = sum(trial.state == TrialState.COMPLETE for trial in outcome.trials)
+        spread = f"{extreme} of {n_complete} COMPLETE trials"
+        note = f"Trial {finalist.number} in the search: a {extreme} over noise."
+    else:
+        spread = f"{extreme} of the search: {_number(best.search_value)} (trial {best.number})"
+        note = f"Trial {finalist.number} in the search, chosen for its re-runs."
+    return Card(
+        heading="Search value",
+        value=_number(finalist.search_value),
+        spread=spread,
+        notes=(note,),
+    )
+
+
+def _rerun_card(outcome: Outcome) -> Card:
+    heading, winner = "Re-runs on fresh seeds", outcome.winner
+    if winner is None or winner.mean is None:
+        n_seeds = outcome.spec.finalists.n_seeds
+        note = f"No finalist has succeeded on all {n_seeds} fresh seeds."
+        return Card(
+            heading=heading, notes=(note if outcome.finalists else "There is no finalist.",)
+        )
+    gain = winner.mean - winner.search_value
+    if outcome.spec.objective.direction == "minimize":
+        gain = -gain
+    comparison = "Equal to"
+    if gain:
+        comparison = f"{_number(abs(gain))} {'better' if gain > 0 else 'worse'} than"
+    of_seeds = f"{winner.n_seeds} fresh seeds" if winner.n_seeds > 1 else "one fresh seed"
+    error = winner.standard_error
+    return Card(
+        heading=heading,
+        value=_number(winner.mean),
+        spread="" if error is None else f"± {_number(error)} standard error",
+        notes=(
+            f"Trial {winner.number}: mean over {of_seeds}, the best of the finalists "
+            f"({len(outcome.finalists)}).",
+            f"{comparison} its search value.",
+        ),
+    )
+
+
+def _test_card(outcome: Outcome) -> Card:
+    test, numbers = outcome.test, [str(r.trial_number) for r in outcome.test_readings]
+    n_times = "1 time" if len(numbers) == 1 else f"{len(numbers)} times"
+    by_trials = f": trial {', '.join(numbers)}" if numbers else ""
+    readings = f"The test set was read {n_times}{by_trials}."
+    if test is None:
+        notes = [readings]
+        if outcome.experiment.finished_at and outcome.winner and not numbers:
+            notes = [f"{outcome.spec.trainable} offers no finish: nothing to test or export."]
+        return Card(heading="Test accuracy", notes=tuple(notes))
+    low, high = accuracy_interval(test.n_correct, test.n_test)
+    return Card(
+        heading="Test accuracy",
+        value=_number(test.n_correct / test.n_test),
+        spread=f"95 % interval {low:.4f} to {high:.4f} (Wilson)",
+        notes=(
+            f"Trial {test.trial_number}, retrained on all but the test set: "
+            f"{test.n_correct:,} of {test.n_test:,} correct.",
+            readings,
+        ),
+    )
+
+
+def _failures(outcome: Outcome) -> list[tuple[str, str]]:
+    """What failed, and why: trials of the search, then re-runs."""
+    trials = [
+        (f"trial {trial.number}", str(trial.user_attrs.get("fail_reason", "no reason recorded")))
+        for trial in outcome.trials
+        if trial.state == TrialState.FAIL
+    ]
+    reruns = [
+        (f"re-run of trial {finalist.number}, seed {rerun.seed_index + 1}", rerun.fail_reason)
+        for finalist in outcome.finalists
+        for rerun in finalist.reruns
+        if rerun.fail_reason is not None
+    ]
+    return trials + reruns
+
+
+def _seconds(outcome: Outcome) -> list[tuple[str, int, float]]:
+    """Stage, its jobs, and the seconds that workers spent on their epochs."""
+    searched = [sum(epoch.seconds for epoch in epochs) for epochs in outcome.epochs.values()]
+    reruns = [rerun.seconds for finalist in outcome.finalists for rerun in finalist.reruns]
+    retrained = [reading.seconds for reading in outcome.test_readings]
+    stages = {"search": searched, "re-runs": reruns, "retraining": retrained}
+    rows = [(stage, len(seconds), sum(seconds)) for stage, seconds in stages.items()]
+    return [*rows, ("total", sum(n for _, n, _ in rows), sum(seconds for _, _, seconds in rows))]
+
+
+def _plots(outcome: Outcome, study: Study) -> dict[str, Any]:
+    from hpo.results import figures
+
+    slices = figures.slice_figures(outcome, study)
+    return {
+        "finalists": _embedded("finalists", figures.finalists_figure(outcome)),
+        "history": _embedded("history", figures.history_figure(outcome, study)),
+        "importances": _embedded("importances", figures.importances_figure(outcome, study)),
+        "n_finite": len(figures.finite_values(outcome)),
+        "n_for_importances": figures.N_FOR_IMPORTANCES,
+        "learning_curves": _embedded("curves", figures.learning_curves_figure(outcome, study)),
+        "slices": [_embedded(f"slice-{index}", figure) for index, figure in enumerate(slices)],
+        "timeline": _embedded("timeline", figures.timeline_figure(outcome, study)),
+    }
+
+
+def _embedded(name: str, figure: Any) -> Markup:
+    """HTML of a figure, or of the sentence that stands for it."""
+    from markupsafe import Markup
+    from plotly.io import to_html
+
+    if isinstance(figure, str):
+        return Markup("<p>{}</p>").format(figure)
+    config = {"displayModeBar": False, "responsive": True}
+    drawn = to_html(figure, config, include_plotlyjs=False, full_html=False, div_id=name)
+    return Markup(drawn)  # noqa: S704  plotly writes every < of a figure's data as \u003c
+
+
+def _number(value: float) -> str:
+    """Four decimals, as an accuracy wants them, unless the value is too small or large for that."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3e}"
+
+
+def _param(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _utc(time: dt.datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"

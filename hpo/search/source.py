@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from hpo.errors import NoSuccessfulTrialError
-from hpo.jobs import EpochReport, JobFactory, TrialJob, worker_died
+from hpo.jobs import TRACEBACK_FILE, EpochReport, JobFactory, TrialJob, worker_died
 from hpo.search.samplers import build_sampler
 from hpo.search.schedulers import build_scheduler
 from hpo.search.space import distributions, n_distinct_configs
@@ -62,7 +62,6 @@ class StudySource:
         self._n_trials = n_trials_of(spec)
         self._record_epoch, self._observers = record_epoch, observers
         self._running: dict[int, optuna.Trial] = {}
-        self._opening_failures = _opening_failures(study)
         limit_s = spec.budget.time_limit_s
         self._deadline = None if limit_s is None else time.monotonic() + limit_s
 
@@ -122,7 +121,6 @@ class StudySource:
                 return
             else:
                 self._study.tell(trial, state=TrialState.PRUNED)
-            self._opening_failures = None
         ended = self._study.get_trials(deepcopy=False)[job.number]
         for observer in self._observers:
             observer.trial_ended(ended)
@@ -133,19 +131,17 @@ class StudySource:
         if report.traceback:
             trial.set_user_attr("traceback", report.traceback[-4000:])
         self._study.tell(trial, state=TrialState.FAIL)
-        if self._opening_failures is not None:
-            self._opening_failures.append(report)
 
     def _stop_if_all_fail_alike(self) -> None:
-        failures = self._opening_failures
-        if failures is None or len(failures) < MAX_OPENING_FAILURES:
+        ended = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
+        if len(ended) < MAX_OPENING_FAILURES or any(t.state != TrialState.FAIL for t in ended):
             return
-        if len({failure.fail_place for failure in failures}) == 1:
+        places = {str(trial.user_attrs.get("fail_place")) for trial in ended}
+        if len(places) == 1:
             raise NoSuccessfulTrialError(
-                f"the first {len(failures)} trials all failed the same way:\n"
-                f"  {failures[0].fail_reason}\n"
-                f"The search has stopped; mend `{self._jobs.spec.trainable}` or the search space. "
-                f"The whole traceback is in trial 0 of the study (user attribute `traceback`)"
+                f"the search has stopped: its first {len(ended)} trials all failed in one way, "
+                f"{places.pop()}. Mend {self._jobs.spec.trainable!r} or the search space; the "
+                f"traceback is in {self._jobs.trial_folder(ended[0].number) / TRACEBACK_FILE}"
             )
 
 
@@ -154,21 +150,3 @@ def n_trials_of(spec: ExperimentSpec) -> int:
     if not isinstance(spec.sampler, GridSpec):
         return spec.budget.n_trials
     return min(spec.budget.n_trials, n_distinct_configs(spec.search_space) or 0)
-
-
-def _opening_failures(study: Study) -> list[EpochReport] | None:
-    """The failures so far if no trial has ended otherwise, else None."""
-    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-    if any(trial.state != TrialState.FAIL for trial in ended):
-        return None
-    return [
-        EpochReport(
-            epoch=0,
-            metrics={},
-            seconds=0.0,
-            ending="failed",
-            fail_reason=str(trial.user_attrs.get("fail_reason")),
-            fail_place=str(trial.user_attrs.get("fail_place")),
-        )
-        for trial in ended
-    ]

@@ -60,18 +60,22 @@ class Projection:
         self._mlflow_id = self._find_experiment(tracking_uri, artifacts)
         self._runs = self._find_runs()
 
-    def put_parent(self, tags: Mapping[str, str], metrics: Mapping[str, float]) -> None:
-        """The parent run; its spec is its artifact."""
-        run_id = self._run("parent", self._experiment.name, self._experiment.created_at, tags)
-        self._log(run_id, _metrics(metrics, 0, self._experiment.created_at), {})
+    def put_parent(self, metrics: Mapping[str, float]) -> None:
+        """The parent run, RUNNING; its spec is its artifact."""
+        experiment = self._experiment
+        run_id = self._run("parent", experiment.name, experiment.created_at, {})
+        self._client.update_run(run_id, status="RUNNING")
+        self._log(run_id, _metrics(metrics, 0, experiment.created_at), {})
         with tempfile.TemporaryDirectory(prefix="hpo-mlflow-") as folder:
             spec = Path(folder) / "spec.yaml"
-            spec.write_text(self._experiment.spec, encoding="utf-8")
+            spec.write_text(experiment.spec, encoding="utf-8")
             self._put_artifacts(run_id, [spec])
 
-    def end_parent(self, status: str, finished_at: dt.datetime) -> None:
-        """The experiment is over, or waits for its `--resume`."""
-        self._client.set_terminated(self._runs["parent"].info.run_id, status, _ms(finished_at))
+    def end_parent(self, status: str, finished_at: dt.datetime | None = None) -> None:
+        """How the experiment stands: "RUNNING", "FINISHED", "FAILED", or "KILLED" by a signal."""
+        run_id = self._runs["parent"].info.run_id
+        if status != "RUNNING":
+            self._client.set_terminated(run_id, status, _ms(finished_at) if finished_at else None)
 
     def put_trial(
         self,
@@ -138,11 +142,12 @@ class Projection:
                 return runs
 
     def _run(self, key: str, name: str, start: dt.datetime, tags: Mapping[str, str]) -> str:
+        commit = self._experiment.git_commit
         tags = {
             "hpo.experiment_id": self._experiment.id,
             "hpo.study": self._study_name,
             "hpo.kind": "parent" if key == "parent" else "trial",
-            "mlflow.source.git.commit": self._experiment.git_commit or "",
+            **({"mlflow.source.git.commit": commit} if commit else {}),
             "mlflow.runName": name,
             **tags,
         }

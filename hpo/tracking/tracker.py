@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -15,7 +16,7 @@ from hpo.tracking.projection import Projection
 from storage import ExperimentRecord, Ledger
 
 RETRY_S = 30.0
-CLOSE_TIMEOUT_S = 60.0
+CLOSE_TIMEOUT_S, URGENT_TIMEOUT_S = 60.0, 5.0
 
 
 class Tracker:
@@ -39,6 +40,7 @@ class Tracker:
         self._projection: Projection | None = None
         self._retry_at = 0.0
         self._has_complained = False
+        self._status = "RUNNING"
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -52,20 +54,25 @@ class Tracker:
         """Project the trial, soon."""
         self._ended.put(trial)
 
-    def close(self) -> None:
-        """Wait until the trials so far are projected, or MLflow has failed to answer."""
+    def close(self, status: str, *, is_urgent: bool) -> None:
+        """Wait until MLflow shows the trials so far, or has failed to answer.
+
+        Args:
+            status: of the parent run: "RUNNING" if there is more to come, else how it ended.
+            is_urgent: somebody pressed Ctrl-C and waits.
+        """
+        self._status = status
         self._ended.put(None)
-        self._thread.join(CLOSE_TIMEOUT_S)
+        self._thread.join(URGENT_TIMEOUT_S if is_urgent else CLOSE_TIMEOUT_S)
 
     def _work(self) -> None:
-        self._attempt(lambda projection: projection.put_parent({}, {}))
+        self._attempt(lambda projection: projection.put_parent({}))
         while (trial := self._ended.get()) is not None:
             epochs = self._ledger.epochs(self._experiment.id, trial.number)
             self._attempt(
-                lambda projection, trial=trial, epochs=epochs: projection.put_trial(  # type: ignore[misc]
-                    trial, epochs.get(trial.number, [])
-                )
+                partial(Projection.put_trial, trial=trial, epochs=epochs.get(trial.number, []))
             )
+        self._attempt(lambda projection: projection.end_parent(self._status))
 
     def _attempt(self, write: Callable[[Projection], None]) -> None:
         if time.monotonic() < self._retry_at:

@@ -1,0 +1,31 @@
+# Two commands for a fresh machine: `make run` and `make test`. Each installs what is missing first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: run test check clean
+
+# Goes on if an earlier one was interrupted, and shows the result again if it is finished.
+run: $(STAMP)
+	$(BIN)/hpo run search_spaces/cnn.yaml $(if $(wildcard runs/cnn/spec.yaml),--resume)
+
+test: $(STAMP) check
+	$(BIN)/pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch first and by its exact version: with it in place, pip looks for no other build.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt torch torchvision
+	$(BIN)/pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf .venv

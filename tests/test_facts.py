@@ -1,0 +1,190 @@
+"""Facts about libraries that the design leans on; a release that changes one fails here."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState
+from pydantic import BaseModel, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
+from ruamel.yaml import YAML
+from test_schedulers import BusyRay, Trial
+from torchvision.transforms import v2
+
+X = {"x": FloatDistribution(0, 1)}
+
+
+def put_back(study: optuna.Study, number: int) -> None:
+    """Make a RUNNING trial WAITING, by the storage's public methods."""
+    storage = study.trials and optuna.Trial  # noqa: F841
+
+
+# --- Optuna ---
+
+
+def test_a_waiting_trial_with_params_is_handed_out_again_under_its_own_number() -> None:
+    """`requeue_running` rests on it: the budget stays exact, and a config is not drawn twice."""
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage, study_name="facts")
+    study_id = storage.get_study_id_from_name("facts")
+    first, second = study.ask(X), study.ask(X)
+    for trial in (first, second):
+        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+        storage.set_trial_state_values(trial_id, state=TrialState.WAITING)
+    again = [study.ask(X) for _ in range(3)]
+    assert [trial.number for trial in again] == [0, 1, 2]
+    assert [trial.params for trial in again[:2]] == [first.params, second.params]
+
+
+def test_report_keeps_the_first_value_of_a_step() -> None:
+    """So a requeued trial that trains an epoch again is written past `Trial.report`."""
+    study = optuna.create_study()
+    trial = study.ask(X)
+    trial.report(9.0, step=1)
+    with pytest.warns(UserWarning, match="already reported"):
+        trial.report(7.0, step=1)
+    assert study.trials[0].intermediate_values == {1: 9.0}
+
+
+def test_tell_refuses_nan_and_makes_the_trial_fail() -> None:
+    study = optuna.create_study()
+    with pytest.warns(UserWarning, match="nan"):
+        study.tell(study.ask(X), math.nan)
+    assert study.trials[0].state == TrialState.FAIL
+
+
+def test_a_pruned_trial_takes_its_last_report_as_its_value() -> None:
+    study = optuna.create_study()
+    trial = study.ask(X)
+    trial.report(3.0, step=1)
+    study.tell(trial, state=TrialState.PRUNED)
+    assert study.trials[0].value == 3.0
+
+
+def test_equal_choices_of_different_types_are_one() -> None:
+    """A spec refuses 1 beside true: Optuna would give back the first of the two."""
+    distribution = CategoricalDistribution([1, True, 1.0])
+    assert {distribution.to_internal_repr(choice) for choice in (1, True, 1.0)} == {0}
+
+
+def test_the_choices_of_a_study_cannot_change() -> None:
+    study = optuna.create_study()
+    study.tell(study.ask({"c": CategoricalDistribution(["a", "b"])}), 1.0)
+    with pytest.raises(ValueError, match="dynamic value space"):
+        study.ask({"c": CategoricalDistribution(["a", "c"])})
+
+
+def test_gp_sampler_finds_greenlet_and_does_not_warn() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.GPSampler(seed=0, n_startup_trials=2))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(4):
+            trial = study.ask(X)
+            study.tell(trial, trial.params["x"])
+    assert not [one for one in caught if "greenlet" in str(one.message)]
+
+
+def test_optuna_and_mlflow_cannot_share_a_database(tmp_path: Path) -> None:
+    """Both own a table `alembic_version`, hence runs/hpo.db and runs/mlflow.db."""
+    import mlflow
+
+    url = f"sqlite:///{tmp_path / 'both.db'}"
+    optuna.storages.RDBStorage(url).engine.dispose()
+    with pytest.raises(Exception, match="Can't locate revision"):
+        mlflow.MlflowClient(tracking_uri=url).search_experiments()
+
+
+# --- Ray ---
+
+
+def test_asha_does_not_stop_a_trial_that_reports_nan() -> None:
+    """Hence a trainable whose loss is no number raises, and the driver makes the trial FAIL."""
+    asha = ASHAScheduler("epoch", "loss", "min", max_t=9, grace_period=1, reduction_factor=2)
+    for number in range(4):
+        asha.on_trial_add(None, Trial(str(number)))
+        asha.on_trial_result(None, Trial(str(number)), {"epoch": 1, "loss": float(number)})
+    asha.on_trial_add(None, Trial("nan"))
+    result = {"epoch": 1, "loss": math.nan}
+    assert asha.on_trial_result(None, Trial("nan"), result) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize(
+    ("min_time_slice", "pauses"), [(0, True), (10**9, True), (math.inf, False)]
+)
+def test_the_median_rule_never_pauses_with_an_endless_time_slice(
+    min_time_slice: float, *, pauses: bool
+) -> None:
+    """No finite slice will do: a trial that was never paused counts as paused at minus infinity."""
+    rule = MedianStoppingRule("epoch", "loss", "min", grace_period=1, min_time_slice=min_time_slice)
+    rule.on_trial_add(BusyRay(), Trial("only"))
+    decision = rule.on_trial_result(BusyRay(), Trial("only"), {"epoch": 1, "loss": 1.0})
+    assert (decision == TrialScheduler.PAUSE) == pauses
+
+
+# --- YAML and pydantic ---
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-4", 1e-4), ("on", "on"), ("off", "off"), ("yes", "yes"), ("0o17", 15), ("017", 17)],
+)
+def test_ruamel_reads_yaml_1_2(text: str, value: object) -> None:
+    """PyYAML, which is YAML 1.1, reads 1e-4 as a word and `on` as true."""
+    loaded = YAML(typ="safe", pure=True).load(io.StringIO(f"key: {text}"))["key"]
+    assert (loaded, type(loaded)) == (value, type(value))
+
+
+class Inner(BaseModel):
+    low: int = 1
+    high: int = 0
+
+    @model_validator(mode="after")
+    def ordered(self) -> Inner:
+        error = PydanticCustomError("rule", "out of order")
+        raise ValidationError.from_exception_data(
+            "Inner",
+            [InitErrorDetails(type=error, loc=(key,), input=0) for key in ("low", "high")],
+        )
+
+
+class Outer(BaseModel):
+    inner: dict[str, Inner]
+    n: int
+
+
+def test_pydantic_puts_errors_of_an_inner_validator_at_their_place_in_the_whole() -> None:
+    """`Section.breaches` rests on it: all problems come at once, each with its whole path."""
+    with pytest.raises(ValidationError) as caught:
+        Outer.model_validate({"inner": {"x": {}}, "n": "many"})
+    assert [(error["loc"], error["type"]) for error in caught.value.errors()] == [
+        (("inner", "x", "low"), "rule"),
+        (("inner", "x", "high"), "rule"),
+        (("n",), "int_parsing"),
+    ]
+
+
+# --- torch and torchvision ---
+
+
+def test_randaugment_has_31_magnitudes() -> None:
+    image = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    v2.RandAugment(1, magnitude=30)(image)
+    with pytest.raises(IndexError):
+        for _ in range(50):  # some of the transformations have no magnitude
+            v2.RandAugment(1, magnitude=31)(image)
+
+
+def test_a_forked_generator_leaves_the_global_one_alone() -> None:
+    before = torch.get_rng_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), before)

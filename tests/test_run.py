@@ -1,0 +1,356 @@
+"""`hpo run`, typed as a user does: what the study, the ledger and the terminal hold afterwards."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+
+import optuna
+import pytest
+from commands import Done, Shell, assert_no_traceback
+from conftest import BRANIN
+from optuna.trial import TrialState
+
+from storage import Ledger, open_engine
+
+MY_MODULE = '''
+import math, os, sys
+
+def train(config, trial):
+    """Fails in three ways for some x; else five epochs."""
+    print("seed", trial.seed)
+    if config["x"] < 0.1:
+        raise ValueError(f"x is too small: {config['x']}")
+    for epoch in range(1, 6):
+        yield {"score": math.nan if config["x"] > 0.9 else config["x"] - 1 / epoch}
+
+def broken(config):
+    raise RuntimeError("no such luck")
+
+def misnamed(config):
+    return {"scor": 1.0}
+
+def dies(config):
+    if config["x"] > 0.4:
+        os._exit(1)
+    return config["x"]
+
+def slow(config, trial):
+    """Waits until the test lets it go on, so that an interrupt comes in the middle."""
+    gate = os.path.join(os.path.dirname(__file__), "gate")
+    for epoch in range(1, 5):
+        if trial.folder.name >= "00002" and epoch == 2:
+            print("waiting", file=open(gate + ".reached", "w"))
+            while not os.path.exists(gate):
+                pass
+        yield {"score": config["x"] * epoch}
+'''
+
+MINE = """
+name: mine
+trainable: my_module:train
+objective: {metric: score, direction: maximize}
+search_space: {x: {type: float, low: 0, high: 1}}
+sampler: random
+seed: 1
+budget: {n_trials: 12}
+finalists: {k: 2, n_seeds: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def user(shell: Shell) -> Shell:
+    """A folder with a user's own trainable, which imports nothing of ours."""
+    shell.write("my_module.py", MY_MODULE)
+    shell.write("mine.yaml", MINE)
+    shell.write("branin.yaml", BRANIN)
+    return shell
+
+
+@pytest.fixture(scope="module")
+def asha_run(user: Shell) -> Done:
+    """A finished search under ASHA."""
+    overrides = "scheduler={name: asha, reduction_factor: 2}", "budget.n_trials=20", "name=asha"
+    return user.hpo("run", "branin.yaml", *(f"-o{override}" for override in overrides))
+
+
+@pytest.fixture(scope="module")
+def mine_run(user: Shell) -> Done:
+    """A finished search over the user's own trainable."""
+    return user.hpo("run", "mine.yaml")
+
+
+def study_of(shell: Shell, name: str) -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=shell.storage_url)
+
+
+def states(shell: Shell, name: str) -> Counter[str]:
+    return Counter(trial.state.name for trial in study_of(shell, name).trials)
+
+
+def test_every_trial_of_the_budget_has_ended(user: Shell, asha_run: Done) -> None:
+    assert asha_run.returncode == 0, asha_run.stderr
+    counts = states(user, "asha")
+    assert counts["COMPLETE"] + counts["PRUNED"] + counts["FAIL"] == 20 == sum(counts.values())
+    assert counts["PRUNED"] > 0
+
+
+@pytest.mark.usefixtures("asha_run")
+def test_a_pruned_trial_has_all_its_intermediate_values(user: Shell) -> None:
+    """As many as the worker reported, the one that stopped it included."""
+    ledger = Ledger(open_engine(user.storage_url))
+    experiment = ledger.find("asha")
+    assert experiment is not None
+    epochs = ledger.epochs(experiment.id)
+    for trial in study_of(user, "asha").trials:
+        reported = {record.epoch: record.metrics["loss"] for record in epochs[trial.number]}
+        assert trial.intermediate_values == reported
+        assert list(reported) == list(range(1, len(reported) + 1))
+        assert trial.value == reported[len(reported)]
+        is_full = len(reported) == 4
+        assert (trial.state == TrialState.COMPLETE) == is_full
+
+
+def test_the_summary_is_ten_lines_at_most_and_alone_on_stdout(
+    asha_run: Done,
+) -> None:
+    lines = asha_run.stdout.splitlines()
+    assert len(lines) <= 10
+    assert lines[0].startswith("asha ")
+    assert "a maximum over noise" in asha_run.stdout
+    assert "3 fresh seeds" in asha_run.stdout
+
+
+def test_without_a_terminal_each_finished_trial_is_one_line_on_stderr(
+    asha_run: Done,
+) -> None:
+    lines = [line for line in asha_run.stderr.splitlines() if line.startswith("trial ")]
+    assert len(lines) == 20
+    assert "\x1b" not in asha_run.stderr
+    assert_no_traceback(asha_run)
+
+
+def test_a_generator_of_the_users_own_runs_and_its_failures_do_not_stop_the_search(
+    user: Shell, mine_run: Done
+) -> None:
+    assert mine_run.returncode == 0, mine_run.stderr
+    failed = {
+        trial.number: trial.user_attrs["fail_reason"]
+        for trial in study_of(user, "mine").trials
+        if trial.state == TrialState.FAIL
+    }
+    xs = {trial.number: trial.params["x"] for trial in study_of(user, "mine").trials}
+    assert {number for number, x in xs.items() if x < 0.1 or x > 0.9} == set(failed)
+    reasons = " ".join(failed.values())
+    assert "x is too small" in reasons
+    assert "my_module.py:8" in reasons
+    assert "'score' is nan" in reasons
+    assert states(user, "mine")["COMPLETE"] == 12 - len(failed)
+
+
+@pytest.mark.usefixtures("mine_run")
+def test_what_a_trainable_prints_stands_in_its_trials_folder(user: Shell) -> None:
+    seed = study_of(user, "mine").trials[0].user_attrs["seed"]
+    output = user.folder / "runs" / "mine" / "trials" / "00000" / "output.txt"
+    assert output.read_text() == f"seed {seed}\n"
+
+
+@pytest.mark.usefixtures("mine_run")
+def test_finalists_are_rerun_on_fresh_seeds_that_they_share(user: Shell) -> None:
+    ledger = Ledger(open_engine(user.storage_url))
+    experiment = ledger.find("mine")
+    assert experiment is not None
+    reruns = ledger.reruns(experiment.id)
+    best = sorted(
+        (trial for trial in study_of(user, "mine").trials if trial.state == TrialState.COMPLETE),
+        key=lambda trial: -(trial.value or 0),
+    )[:2]
+    assert {rerun.trial_number for rerun in reruns} == {trial.number for trial in best}
+    assert len(reruns) == 4
+    seeds = {rerun.trial_number: set() for rerun in reruns}  # type: dict[int, set[int]]
+    for rerun in reruns:
+        seeds[rerun.trial_number].add(rerun.seed)
+    first, second = seeds.values()
+    assert first == second
+    assert not first & {trial.user_attrs["seed"] for trial in study_of(user, "mine").trials}
+
+
+@pytest.mark.usefixtures("mine_run")
+def test_an_experiment_that_exists_is_not_begun_again(user: Shell) -> None:
+    done = user.hpo("run", "mine.yaml")
+    assert done.returncode == 2
+    assert "12 of 12 trials are finished" in done.stderr
+    assert "--resume" in done.stderr
+    assert_no_traceback(done)
+
+
+@pytest.mark.usefixtures("mine_run")
+def test_an_experiment_with_another_search_space_is_refused_with_the_difference(
+    user: Shell,
+) -> None:
+    done = user.hpo("run", "mine.yaml", "--resume", "-o", "search_space.x.high=2")
+    assert done.returncode == 2
+    assert "search_space.x.high: 1.0 -> 2.0" in done.stderr
+    assert_no_traceback(done)
+
+
+@pytest.mark.usefixtures("mine_run")
+def test_resuming_a_finished_experiment_shows_its_result_again(user: Shell) -> None:
+    done = user.hpo("run", "mine.yaml", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "there is nothing left to do" in done.stderr
+    assert done.stdout.startswith("mine ")
+
+
+def test_nothing_to_resume_is_an_error_that_leaves_nothing_behind(user: Shell) -> None:
+    done = user.hpo("run", "mine.yaml", "--resume", "-o", "name=never")
+    assert done.returncode == 2
+    assert "nothing to resume" in done.stderr
+    assert not (user.folder / "runs" / "never").exists()
+    assert_no_traceback(done)
+
+
+def test_a_raised_budget_goes_on_with_the_same_study(user: Shell) -> None:
+    first = user.hpo("run", "branin.yaml", "-o", "name=longer", "-o", "budget.n_trials=3")
+    assert first.returncode == 0, first.stderr
+    params = [trial.params for trial in study_of(user, "longer").trials]
+    second = user.hpo(
+        "run", "branin.yaml", "-o", "name=longer", "-o", "budget.n_trials=5", "--resume"
+    )
+    assert second.returncode == 0, second.stderr
+    trials = study_of(user, "longer").trials
+    assert len(trials) == 5
+    assert [trial.params for trial in trials[:3]] == params
+
+
+def test_five_identical_failures_at_the_start_stop_the_search(user: Shell) -> None:
+    done = user.hpo("run", "mine.yaml", "-o", "name=broken", "-o", "trainable=my_module:broken")
+    assert done.returncode == 4
+    assert done.stderr.count("no such luck") == 1
+    assert "first 5 trials all failed" in done.stderr
+    counts = states(user, "broken")
+    assert counts["FAIL"] in (5, 6)  # a sixth may have been under way on the other core
+    assert counts["RUNNING"] == 0
+    assert_no_traceback(done)
+
+
+def test_a_search_in_which_nothing_succeeds_says_why(user: Shell) -> None:
+    done = user.hpo(
+        "run",
+        "mine.yaml",
+        "-oname=misnamed",
+        "-otrainable=my_module:misnamed",
+        "-obudget.n_trials=2",
+    )
+    assert done.returncode == 4
+    assert "reported no 'score'" in done.stderr
+    assert "scor" in done.stderr
+    assert_no_traceback(done)
+
+
+def test_a_worker_that_dies_costs_its_own_trial_alone(user: Shell) -> None:
+    done = user.hpo(
+        "run", "mine.yaml", "-oname=dies", "-otrainable=my_module:dies", "-obudget.n_trials=6"
+    )
+    assert done.returncode == 0, done.stderr
+    for trial in study_of(user, "dies").trials:
+        if trial.params["x"] > 0.4:
+            assert trial.state == TrialState.FAIL
+            assert "worker process" in trial.user_attrs["fail_reason"]
+        else:
+            assert trial.state == TrialState.COMPLETE
+    assert states(user, "dies")["FAIL"] > 0
+
+
+def test_resources_that_nobody_has_are_refused_before_anything_is_recorded(user: Shell) -> None:
+    done = user.hpo("run", "mine.yaml", "-o", "name=huge", "-o", "resources={cpu: 64, gpu: 1}")
+    assert done.returncode == 5
+    assert "cpu=64, gpu=1" in done.stderr
+    assert "cpu=2, gpu=0" in done.stderr
+    assert "huge" not in optuna.get_all_study_names(user.storage_url)
+    assert_no_traceback(done)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////proc/nowhere/hpo.db", "what://x/y"])
+def test_a_database_that_cannot_be_opened_is_a_storage_error(user: Shell, url: str) -> None:
+    done = user.hpo("run", "mine.yaml", "-o", "name=nodb", "--storage", url)
+    assert done.returncode == 3
+    assert "cannot open database" in done.stderr
+    assert_no_traceback(done)
+
+
+def test_a_grid_ends_with_its_last_cell(user: Shell) -> None:
+    done = user.hpo(
+        "run",
+        "branin.yaml",
+        "-oname=grid",
+        "-osampler=grid",
+        "-osearch_space.x1={type: int, low: 0, high: 2}",
+        "-osearch_space.x2={type: categorical, choices: [0, 1]}",
+        "-obudget.n_trials=100",
+    )
+    assert done.returncode == 0, done.stderr
+    cells = [tuple(sorted(trial.params.items())) for trial in study_of(user, "grid").trials]
+    assert len(cells) == len(set(cells)) == 6
+
+
+@pytest.fixture
+def gate(user: Shell) -> Iterator[None]:
+    """Closed at first; removed afterwards."""
+    yield
+    for name in ("gate", "gate.reached"):
+        (user.folder / name).unlink(missing_ok=True)
+
+
+@pytest.mark.usefixtures("gate")
+def test_an_interrupted_search_is_resumed_to_the_trials_of_an_undisturbed_one(user: Shell) -> None:
+    """At concurrency 1: the same trials, the same values, the exact budget, nothing RUNNING."""
+    slow = (
+        "-otrainable=my_module:slow",
+        "-obudget={n_trials: 5, max_epochs: 4}",
+        "-oscheduler=asha",
+        "-osampler={name: tpe, n_startup_trials: 2}",
+        "-oconcurrency=1",
+    )
+    process = user.start("run", "mine.yaml", "-oname=cut", *slow)
+    reached = user.folder / "gate.reached"
+    while not reached.exists():
+        assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "--resume" in stderr
+    assert "Traceback" not in stderr
+    assert states(user, "cut")["RUNNING"] == 0
+    assert states(user, "cut")["WAITING"] == 1
+
+    user.write("gate", "open")
+    resumed = user.hpo("run", "mine.yaml", "-oname=cut", *slow, "--resume")
+    whole = user.hpo("run", "mine.yaml", "-oname=whole", *slow)
+    assert resumed.returncode == whole.returncode == 0, resumed.stderr + whole.stderr
+
+    def record(name: str) -> list[tuple[object, ...]]:
+        return [
+            (trial.number, trial.params, trial.state, trial.value, trial.intermediate_values)
+            for trial in study_of(user, name).trials
+        ]
+
+    assert record("cut") == record("whole")
+    assert len(record("cut")) == 5
+
+
+@pytest.mark.usefixtures("gate")
+def test_a_second_driver_of_one_experiment_is_refused(user: Shell) -> None:
+    arguments = ("run", "mine.yaml", "-oname=twice", "-otrainable=my_module:slow")
+    process = user.start(*arguments)
+    reached = user.folder / "gate.reached"
+    while not reached.exists():
+        assert process.poll() is None, process.communicate()
+    second = user.hpo(*arguments, "--resume")
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 143, stderr
+    assert second.returncode == 3
+    assert str(process.pid) in second.stderr
+    assert_no_traceback(second)

@@ -1,0 +1,398 @@
+"""A spec: what is refused and how that is said, and that what is written reads back equal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_space import finite_parameters, scalars, texts
+
+from hpo.errors import SpecError
+from hpo.spec import (
+    CategoricalParameter,
+    ExperimentSpec,
+    FloatParameter,
+    IntParameter,
+    differences,
+    load_spec,
+    parse_recorded_spec,
+    parse_spec,
+    spec_to_yaml,
+)
+
+OBJECTIVE = "objective: {metric: loss, direction: minimize}"
+SPEC = f"""\
+name: branin
+trainable: analytic
+{OBJECTIVE}
+fixed: {{noise: 0.1}}
+search_space:
+  x1: {{type: float, low: -5, high: 10}}
+  x2: {{type: float, low: 0, high: 15, step: 0.5}}
+sampler: {{name: random}}
+scheduler: {{name: asha}}
+budget: {{n_trials: 6, max_epochs: 4}}
+"""
+
+USERS_OWN = "trainables.analytic:train"
+"""A trainable by its module, as a user names one: its hyperparameters may have any name."""
+
+
+def problems_of(text: str, *overrides: str) -> list[str]:
+    """What is wrong with a spec, line by line; `SpecError` if it is fine is a failed test."""
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text, "spec.yaml", overrides)
+    return list(caught.value.problems)
+
+
+def place_of(marked: str) -> tuple[str, str]:
+    """A text without its mark ``»``, and the place "spec.yaml:line:column" where the mark stood."""
+    before, _, after = marked.partition("»")
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    return before + after, f"spec.yaml:{line}:{column}"
+
+
+def bad(name: str, old: str, marked: str, *words: str) -> Any:
+    """A case: ``old`` of the good spec becomes ``marked``, ``»`` stands where the problem is."""
+    assert old in SPEC
+    return pytest.param(SPEC.replace(old, marked), words, id=name)
+
+
+BAD_SPECS = [
+    bad("unknown key", "{name: asha}", "{name: asha, »grace_epoch: 2}",
+        "scheduler.grace_epoch", "unknown key", "did you mean 'grace_epochs'?",
+        "Known: grace_epochs, name, reduction_factor"),
+    bad("unknown section", "budget:", "»limits: {}\nbudget:", "limits: unknown key", "budget, "),
+    bad("unknown key of a parameter", "low: -5", "low: -5, »stepp: 1",
+        "search_space.x1.stepp", "did you mean 'step'?", "Known: high, log, low, step, type"),
+    bad("repeated key", "fixed:", "»name: other\nfixed:",
+        "name: repeats a key that stands at spec.yaml:1:1"),
+    bad("missing key", "{type: float, low: -5, ", "»{type: float, ",
+        "search_space.x1.low: this key is required"),
+    bad("missing section", f"name: branin\ntrainable: analytic\n{OBJECTIVE}",
+        "»name: branin\ntrainable: analytic", "objective: this key is required"),
+    bad("low above high", "low: -5", "low: »12", "search_space.x1.low", "must not exceed `high`",
+        "10", "got 12"),
+    bad("log from zero", "low: -5", "log: true, low: »0", "`low` must be > 0 when `log` is true",
+        "got 0"),
+    bad("log from below zero", "low: -5", "log: true, low: »-5", "`low` must be > 0", "got -5"),
+    bad("step with log", "low: -5", "log: true, low: 1, step: »1", "search_space.x1.step",
+        "`step` and `log` exclude each other", "got 1"),
+    bad("high between two steps", "high: 15", "high: »15.2", "search_space.x2.high",
+        "`low` plus a whole number of steps, e.g. 15.0", "got 15.2"),
+    bad("step of zero", "step: 0.5", "step: »0", "search_space.x2.step", "> 0", "got 0"),
+    bad("empty choices", "{type: float, low: -5, high: 10}",
+        "{type: categorical, choices: »[]}", "search_space.x1.choices", "at least 1", "got []"),
+    bad("repeated choice", "{type: float, low: -5, high: 10}",
+        "{type: categorical, choices: »[1, 2, 1.0]}", "once", "1.0 is repeated"),
+    bad("unknown type", "{type: float, low: -5", "{type: »flaot, low: -5",
+        "search_space.x1.type", "'flaot'", "did you mean 'float'?", "categorical, float, int"),
+    bad("parameter without type", "{type: float, low: -5, high: 10}", "»{low: -5, high: 10}",
+        "search_space.x1", "`type`", "'low': -5"),
+    bad("unknown sampler", "name: random", "name: »randm", "sampler.name", "'randm'",
+        "did you mean 'random'?", "Known: gp, grid, random, tpe"),
+    bad("unknown sampler in short", "{name: random}", "»tpee", "'tpee'", "did you mean 'tpe'?"),
+    bad("unknown scheduler", "name: asha", "name: »ahsa", "scheduler.name", "'ahsa'",
+        "did you mean 'asha'?", "Known: asha, median, none"),
+    bad("unknown trainable", ": analytic", ": »analytc", "trainable", "'analytc'",
+        "did you mean 'analytic'?", "Known: analytic, cnn", "my_module:train"),
+    bad("trainable in no module", ": analytic", ": »no_such_module:train", "no_such_module.py"),
+    bad("unknown metric", "metric: loss", "metric: »los", "objective.metric", "'los'",
+        "did you mean 'loss'?", "Known: loss"),
+    bad("unknown hyperparameter", "{noise: 0.1}", "{noize: »0.1}", "fixed.noize", "'noize'",
+        "did you mean 'noise'?", "Known: noise, x1, x2"),
+    bad("unknown searched hyperparameter", "x1: {", "x3: »{", "search_space.x3", "'x3'",
+        "Known: noise, x1, x2"),
+    bad("fixed and searched", "noise: 0.1", "x1: »1", "fixed.x1", "also in `search_space`"),
+    bad("seed as a hyperparameter", "noise: 0.1", "seed: »1", "fixed.seed", "the spec's `seed`"),
+    bad("asha without max_epochs", "{n_trials: 6, max_epochs: 4}", "»{n_trials: 6}", "budget",
+        "asha needs `max_epochs`"),
+    bad("grace beyond the budget", "name: asha", "name: asha, grace_epochs: »5",
+        "scheduler.grace_epochs", "must not exceed budget.max_epochs=4", "got 5"),
+    pytest.param(
+        SPEC.replace("random", "grid").replace("x1: {", "x1: »{"),
+        ("search_space.x1", "grid needs a finite number of values", "`step`", "`choices`"),
+        id="grid of a continuous float",
+    ),
+    bad("word for a number", "n_trials: 6", 'n_trials: »"3"', "budget.n_trials",
+        "must be a whole number", "got '3'"),
+    bad("fraction for a whole number", "n_trials: 6", "n_trials: »1.5", "whole number", "got 1.5"),
+    bad("truth for a whole number", "n_trials: 6", "n_trials: »true", "whole number", "got True"),
+    bad("yes is a word", "low: -5", "low: 1, log: »yes", "search_space.x1.log",
+        "must be true or false", "got 'yes'"),
+    bad("number for a word", "name: branin", "name: »2024", "name: must be a word", "got 2024"),
+    bad("word for a section", "{metric: loss, direction: minimize}", "»loss", "objective",
+        "must be a mapping", "got 'loss'"),
+    bad("list for a section", "budget:", "resources: »[1]\nbudget:", "resources",
+        "must be a mapping", "got [1]"),
+    bad("infinity", "low: -5", "low: »-.inf", "search_space.x1.low", "finite", "got -inf"),
+    bad("no trials", "n_trials: 6", "n_trials: »0", "budget.n_trials", ">= 1", "got 0"),
+    bad("unknown direction", "minimize", "»smaller", "objective.direction", "'maximize'",
+        "'minimize'", "got 'smaller'"),
+    bad("name that leaves the folder", "name: branin", "name: »../x", "name: must begin with",
+        "got '../x'"),
+    bad("a core and a half", "budget:", "resources: {cpu: »1.5}\nbudget:", "resources.cpu",
+        "above 1 must be a whole number", "got 1.5"),
+    bad("mapping as a fixed value", "noise: 0.1", "noise: »{a: 1}", "fixed.noise", "number",
+        "got {'a': 1}"),
+    bad("no YAML", "name: random}", "name: random\nscheduler»: {a: b}}", "is no YAML"),
+    bad("tab", "budget:", "»\tbudget:", "is no YAML"),
+    bad("control character", ": analytic", ": »\x01", "is no YAML"),
+    bad("two documents", "budget:", "»---\nbudget:", "is no YAML"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("marked", "words"), BAD_SPECS)
+def test_a_problem_is_told_with_its_place_value_rule_and_way_out(
+    marked: str, words: tuple[str, ...]
+) -> None:
+    text, place = place_of(marked)
+    (problem,) = problems_of(text)
+    assert problem.startswith(f"{place}: ")
+    assert [word for word in words if word not in problem] == []
+
+
+def test_a_parameter_may_be_called_like_a_key_of_its_own() -> None:
+    space = "{low: {type: int, high: 3}, int: {type: int, low: 1, high: 3, int: 1}}"
+    head, tail = SPEC.replace("analytic", USERS_OWN).split("search_space:")
+    found = problems_of(f"{head}search_space: {space}\nsampler{tail.partition('sampler')[2]}")
+    assert [problem.split(" ", maxsplit=1)[1] for problem in found] == [
+        "search_space.low.low: this key is required",
+        "search_space.int.int: unknown key. Known: high, log, low, step, type",
+    ]
+
+
+def test_a_range_of_more_steps_than_decimals_count_is_refused() -> None:
+    (problem,) = problems_of(SPEC.replace("high: 15, step: 0.5", "high: 1e30, step: 0.7"))
+    assert "search_space.x2" in problem
+
+
+def test_the_good_spec_of_these_tests_is_good() -> None:
+    assert parse_spec(SPEC, "spec.yaml").search_space["x2"] == FloatParameter(
+        type="float", low=0, high=15, step=0.5
+    )
+
+
+def test_all_problems_are_listed_at_once_in_the_order_of_the_lines() -> None:
+    text = (
+        SPEC.replace("branin", "../x")
+        .replace("loss", "los")
+        .replace("low: -5", "low: 20")
+        .replace("low: 0,", "low: zero,")
+        .replace("random", "randm")
+        .replace("n_trials: 6", "n_trials: 0")
+    ) + "seed: -1\nseeed: 1\nname: twice\n"
+    found = problems_of(text, "concurrency=0", "finalists.k=x")
+    assert [problem.partition(": ")[0] for problem in found] == [
+        "spec.yaml:1:7", "spec.yaml:3:21", "spec.yaml:6:26", "spec.yaml:7:26", "spec.yaml:8:17",
+        "spec.yaml:10:20", "spec.yaml:11:7", "spec.yaml:12:1", "spec.yaml:13:1",
+        "-o concurrency=0", "-o finalists.k=x",
+    ]  # fmt: skip
+
+
+def test_a_spec_error_ends_the_command_with_code_2_and_counts_the_problems() -> None:
+    with pytest.raises(SpecError, match=r"^spec\.yaml has 2 problems:\n  spec") as caught:
+        parse_spec(SPEC.replace("loss", "los").replace("random", "randm"), "spec.yaml")
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(None, "no such file", id="missing"),
+        pytest.param(b"", "must be a mapping", id="empty"),
+        pytest.param(b"# nothing yet\n", "must be a mapping", id="only a comment"),
+        pytest.param(b"- a\n- b\n", "must be a mapping", id="list"),
+        pytest.param(b"\xff\xfe\x00", "cannot be read", id="no UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_spec_is_named(tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "spec.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SpecError, match=words) as caught:
+        load_spec(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_is_no_spec(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot be read"):
+        load_spec(tmp_path)
+
+
+def test_aliases_of_aliases_are_refused_before_they_are_spelled_out() -> None:
+    """Six lists of ten aliases each would be a million values."""
+    tens = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 7))
+    (problem,) = problems_of(f"{SPEC}a0: &a0 x\n{tens}")
+    assert problem == "holds more than 20,000 values, aliases counted"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("&a [*a]", id="a list that holds itself"),
+        pytest.param("&a {b: *a}", id="a mapping that holds itself"),
+        pytest.param("[" * 600 + "]" * 600, id="600 lists in each other"),
+    ],
+)
+def test_endless_nesting_is_a_problem_of_the_spec(value: str) -> None:
+    assert problems_of(SPEC.replace("noise: 0.1", f"noise: {value}"))
+
+
+def test_an_override_sets_one_value() -> None:
+    spec = parse_spec(SPEC, "spec.yaml", ["budget.n_trials=9", "seed=3", "sampler={name: tpe}"])
+    changed = differences(parse_spec(SPEC, "spec.yaml"), spec)
+    assert changed == [
+        "seed: 0 -> 3",
+        "sampler.name: random -> tpe",
+        "budget.n_trials: 6 -> 9",
+        "sampler.n_startup_trials: absent -> 10",
+    ]
+
+
+def test_an_override_makes_the_section_it_needs() -> None:
+    assert parse_spec(SPEC, "spec.yaml", ["resources.cpu=0.5"]).resources.cpu == 0.5
+
+
+def test_the_last_of_two_overrides_counts() -> None:
+    assert parse_spec(SPEC, "spec.yaml", ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("budget.n_trials=zero", "budget.n_trials: must be a whole number, got 'zero'"),
+        ("search_space.x1.low=11", "search_space.x1.low: `low` must not exceed `high`"),
+        ("sampler.name=tpee", "did you mean 'tpe'?"),
+        ("objective.metric=los", "did you mean 'loss'?"),
+        ("sampler.n_startup=3", "sampler.n_startup: unknown key"),
+        ("sampelr.name=tpe", "sampelr: unknown key; did you mean 'sampler'?"),
+        ("name.x=3", "'name' is no section"),
+        ("seed=[1", "is no YAML"),
+        ("seed=", "seed: must be a whole number"),
+        ("seed", "must have the form path=value"),
+        ("=3", "must have the form path=value"),
+        ("budget..n_trials=3", "must have the form path=value"),
+    ],
+)
+def test_a_bad_override_is_told_as_it_was_typed(override: str, words: str) -> None:
+    (problem,) = problems_of(SPEC, override)
+    assert problem.startswith(f"-o {override}: ")
+    assert words in problem
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "0.0001", "1.0e-04", "+.0001"])
+def test_numbers_are_read_as_scientists_write_them(text: str) -> None:
+    fixed = parse_spec(SPEC.replace("noise: 0.1", f"noise: {text}"), "spec.yaml").fixed
+    assert fixed == {"noise": 0.0001}
+
+
+@pytest.mark.parametrize("word", ["on", "off", "yes", "no", "1e", "2024-01-31", '"1e-4"'])
+def test_words_stay_words(word: str) -> None:
+    spec = parse_spec(SPEC.replace("noise: 0.1", f"noise: {word}"), "spec.yaml")
+    assert spec.fixed == {"noise": word.strip('"')}
+
+
+@pytest.mark.parametrize("section", ["sampler", "scheduler"])
+def test_a_name_alone_is_short_for_its_section(section: str) -> None:
+    long = SPEC.replace("name: random", "name: tpe")
+    name = {"sampler": "tpe", "scheduler": "asha"}[section]
+    short = long.replace(f"{section}: {{name: {name}}}", f"{section}: {name}")
+    assert short != long
+    assert parse_spec(short, "spec.yaml") == parse_spec(long, "spec.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").iterdir()), ids=lambda p: p.name)
+def test_every_file_in_search_spaces_is_valid(path: Path) -> None:
+    spec = load_spec(path)
+    assert parse_spec(spec_to_yaml(spec), "written") == spec
+
+
+def test_a_recorded_spec_outlives_its_trainable() -> None:
+    gone = SPEC.replace("analytic", "module_that_was_deleted:train")
+    assert parse_recorded_spec(gone).trainable == "module_that_was_deleted:train"
+    assert "module_that_was_deleted" in problems_of(gone)[0]
+
+
+@st.composite
+def continuous_floats(draw: st.DrawFn) -> FloatParameter:
+    log = draw(st.booleans())
+    ends = st.floats(5e-324 if log else None, allow_nan=False, allow_infinity=False)
+    low, high = sorted([draw(ends), draw(ends)])
+    return FloatParameter(type="float", low=low, high=high, log=log)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> ExperimentSpec:
+    """Any valid spec of a user's trainable."""
+    sampler = draw(st.sampled_from(["grid", "random", "tpe", "gp"]))
+    parameters = finite_parameters if sampler == "grid" else finite_parameters | continuous_floats()
+    names = texts.filter(lambda name: name not in ("", "seed"))
+    space = draw(st.dictionaries(names, parameters, min_size=1, max_size=4))
+    fixed = draw(st.dictionaries(names, scalars | st.lists(scalars, max_size=3), max_size=4))
+    max_epochs = draw(st.integers(1, 100))
+    schedulers = [
+        {"name": "none"},
+        {"name": "median", "min_trials": draw(st.integers(1, 9))},
+        {"name": "asha", "grace_epochs": draw(st.integers(1, max_epochs))},
+    ]
+    return ExperimentSpec.model_validate(
+        {
+            "name": draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)),
+            "trainable": USERS_OWN,
+            "seed": draw(st.integers(0, 2**64)),
+            "objective": {
+                "metric": draw(texts.filter(bool)),
+                "direction": draw(st.sampled_from(["maximize", "minimize"])),
+            },
+            "fixed": {name: value for name, value in fixed.items() if name not in space},
+            "search_space": space,
+            "sampler": sampler,
+            "scheduler": draw(st.sampled_from(schedulers)),
+            "budget": {
+                "n_trials": draw(st.integers(1, 10**6)),
+                "max_epochs": max_epochs,
+                "time_limit_s": draw(st.none() | st.floats(1e-3, 1e9)),
+            },
+            "resources": {"cpu": draw(st.sampled_from([0.25, 1, 4])), "gpu": 0.5},
+            "concurrency": draw(st.none() | st.integers(1, 64)),
+        }
+    )
+
+
+@settings(deadline=None, max_examples=100)
+@given(specs())
+def test_what_is_written_reads_back_equal(spec: ExperimentSpec) -> None:
+    """Types too: 1, 1.0 and true are equal in Python and different in a spec."""
+    again = parse_spec(spec_to_yaml(spec), "written")
+    assert again == spec
+    assert repr(again) == repr(spec)
+    assert differences(spec, again) == []
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x1b", "\x7f", "\x85", "\ufeff", "\u2028"])
+def test_a_word_with_an_odd_character_reads_back_equal(character: str) -> None:
+    spec = parse_spec(SPEC, "spec.yaml").model_copy(update={"fixed": {"noise": f"a{character}b"}})
+    assert parse_recorded_spec(spec_to_yaml(spec)) == spec
+
+
+def test_differences_name_what_changed_appeared_and_went() -> None:
+    def space(**parameters: IntParameter | CategoricalParameter) -> ExperimentSpec:
+        spec = parse_spec(SPEC, "spec.yaml")
+        return spec.model_copy(update={"search_space": parameters})
+
+    depth, wide = (IntParameter(type="int", low=1, high=high) for high in (2, 3))
+    kind = CategoricalParameter(type="categorical", choices=["a"])
+    assert differences(space(depth=depth), space(depth=depth)) == []
+    assert differences(space(depth=depth), space(depth=wide, kind=kind)) == [
+        "search_space.depth.high: 2 -> 3",
+        "search_space.kind.type: absent -> categorical",
+        "search_space.kind.choices: absent -> ['a']",
+    ]
+    assert "search_space.kind.type: categorical -> absent" in differences(
+        space(depth=depth, kind=kind), space(depth=depth)
+    )

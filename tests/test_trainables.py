@@ -1,0 +1,626 @@
+"""Trainables: found by name, driven one epoch at a time, and the CNN that is ours."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpo.execution import TrialDrive
+from hpo.jobs import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, TrialJob
+from trainables import (
+    BEST_WEIGHTS,
+    TRAINABLES,
+    FinalModel,
+    TrainableError,
+    TrialContext,
+    find_trainable,
+)
+from trainables.analytic import branin
+from trainables.cnn.config import CnnConfig, CnnConfigError
+from trainables.cnn.network import Cnn
+from trainables.cnn.predictor import Predictor
+from trainables.cnn.training import fingerprint, finish, train
+from trainables.images import dataset
+from trainables.images.dataset import LabelledImages, load_split, stratified_split
+
+MAX_EPOCHS = 3
+SMALL_CNN = {"depth": 1, "filters": 4, "batch_size": 256, "randaugment_num_ops": 1}
+CONFIGS = {"analytic": {"x1": 1.0, "x2": 2.0, "noise": 0.1}, "cnn": SMALL_CNN}
+"""A config of each registered trainable that takes it little time."""
+
+every_trainable = pytest.mark.parametrize("name", sorted(TRAINABLES))
+
+module_names = (f"users_module_{number}" for number in itertools.count())
+
+
+@pytest.fixture
+def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Writes a Python file of a user's into ``tmp_path`` and returns its module's name."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def write(text: str) -> str:
+        name = next(module_names)
+        (tmp_path / f"{name}.py").write_text(text)
+        return name
+
+    return write
+
+
+def context(folder: Path, seed: int = 1, max_epochs: int | None = MAX_EPOCHS) -> TrialContext:
+    folder.mkdir(parents=True, exist_ok=True)
+    return TrialContext(seed=seed, folder=folder, max_epochs=max_epochs)
+
+
+@pytest.fixture
+def drive(write_module: Callable[[str], str], tmp_path: Path) -> Callable[..., list[EpochReport]]:
+    """Runs a user's text to its end, which comes after 9 epochs at the latest."""
+
+    def run(text: str, **config: Any) -> list[EpochReport]:
+        trial, reports = TrialDrive(job_of(write_module(text), tmp_path, config=config)), []
+        while len(reports) < 9 and not (reports and reports[-1].ending):
+            reports.append(trial.next_report())
+        return reports
+
+    return run
+
+
+def job_of(module: str, folder: Path, **changes: Any) -> TrialJob:
+    """A trial of a module in ``folder``; it leaves its files in ``folder / "trial"``."""
+    job = TrialJob(
+        number=0,
+        trainable=f"{module}:train",
+        import_paths=(folder,),
+        config={},
+        context=context(folder / "trial"),
+        metric="loss",
+    )
+    return replace(job, **changes)
+
+
+def outline(reports: list[EpochReport]) -> list[tuple[int, Any, str | None]]:
+    """Epoch, objective and ending of each report."""
+    return [(report.epoch, report.metrics.get("loss"), report.ending) for report in reports]
+
+
+# --- found by name ---
+
+
+def test_a_file_of_the_users_is_a_trainable_without_any_import_of_ours(
+    write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    name = write_module("def fit(config, trial):\n    yield {'loss': config['x'] + trial.seed}\n")
+    found = find_trainable(f"{name}:fit", [tmp_path])
+    assert list(found.reports({"x": 2}, context(tmp_path, seed=3))) == [{"loss": 5}]
+    assert found.finish is None
+    assert found.fingerprint is None
+
+
+def test_finish_and_fingerprint_stand_beside_train(
+    write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    name = write_module(
+        "def train(config): return 1\n"
+        "def finish(config, trial): return 'model'\n"
+        "def fingerprint(config, trial): return 'abc'\n"
+    )
+    found = find_trainable(f"{name}:train", [tmp_path])
+    assert (found.finish({}, None), found.fingerprint({}, None)) == ("model", "abc")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cnnn", r"unknown trainable 'cnnn'; did you mean 'cnn'\? Known: analytic, cnn"),
+        ("zzz", "or name your own as my_module:train"),
+        (":train", "unknown trainable"),
+        ("no_such_module:train", "no module 'no_such_module' in {folder}; .* no_such_module.py"),
+        ("no_such_package.part:train", "no module 'no_such_package.part'"),
+        ("trainables.no_such_part:train", "no module 'trainables.no_such_part'"),
+        (
+            "trainables.analytic:trian",
+            r"no function 'trian'; did you mean 'train'\? .*branin, train",
+        ),
+        ("trainables.analytic:METRICS", "no function 'METRICS'"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_told_with_what_there_is(
+    name: str, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainableError, match=words.format(folder=tmp_path)):
+        find_trainable(name, [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def train(:\n", r"SyntaxError: .*{name}\.py:1\)"),
+        ("\n\nraise ValueError('no data')\n", r"ValueError: no data \(.*{name}\.py:3\)"),
+        ("import no_such_library\n", "needs 'no_such_library'"),
+        ("import sys\nsys.exit(3)\n", r"SystemExit: 3 \(.*{name}\.py:2\)"),
+        ("import argparse\nargparse.ArgumentParser().parse_args(['--no'])\n", "SystemExit: 2"),
+    ],
+    ids=["syntax error", "raises", "missing library", "exits", "reads arguments"],
+)
+def test_a_module_that_cannot_be_imported_names_the_error_and_its_line(
+    text: str, words: str, write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    name = write_module(text)
+    with pytest.raises(TrainableError, match=words.format(name=name)):
+        find_trainable(f"{name}:train", [tmp_path])
+
+
+# --- driven one epoch at a time ---
+
+STEPS = """
+def train(config, trial):
+    for epoch in range(1, 100):
+        yield {"loss": 1 / epoch, "other": epoch}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reports"),
+    [
+        (STEPS, [(1, 1.0, None), (2, 0.5, None), (3, 1 / 3, "complete")]),
+        ("def train(config, trial):\n yield 2\n yield 1", [(1, 2.0, None), (2, 1.0, None)]),
+        ("def train(config, trial): return 2", [(1, 2.0, None)]),
+        ("def train(config, trial): return {'loss': 2, 'other': 3}", [(1, 2.0, None)]),
+        ("def train(config): return config['x']", [(1, 7.0, None)]),
+        ("def train(config):\n yield config['x']", [(1, 7.0, None)]),
+        ("def train(config, *, scale=2): return config['x'] * scale", [(1, 14.0, None)]),
+        ("def train(config, trial): return iter([3, 2, 1])",
+         [(1, 3.0, None), (2, 2.0, None), (3, 1.0, "complete")]),
+        ("import torch\ndef train(config): return torch.tensor(0.5)", [(1, 0.5, None)]),
+        ("import numpy\ndef train(config): return numpy.float32(0.5)", [(1, 0.5, None)]),
+    ],
+    ids=[
+        "generator", "generator of numbers", "number", "mapping", "config alone",
+        "generator of config alone", "optional keyword", "iterator", "tensor", "numpy",
+    ],
+)  # fmt: skip
+def test_whatever_yields_or_returns_metrics_is_a_trainable(
+    text: str, reports: list[Any], drive: Callable[..., list[EpochReport]]
+) -> None:
+    """One that ends before its budget repeats its last report: that is how it ended."""
+    if reports[-1][2] is None:
+        reports = [*reports, (*reports[-1][:2], "complete")]
+    assert outline(drive(text, x=7)) == reports
+
+
+def test_all_metrics_are_reported_as_floats(drive: Callable[..., list[EpochReport]]) -> None:
+    first, *_ = drive(STEPS)
+    assert first.metrics == {"loss": 1.0, "other": 1.0}
+    assert {type(value) for value in first.metrics.values()} == {float}
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ("yield {'loss': float('nan')}", "'loss' is nan, not a finite number"),
+        ("yield {'loss': float('inf')}", "'loss' is inf"),
+        ("yield -float('inf')", "'loss' is -inf"),
+        ("yield {'accuracy': 1}", "no 'loss', which the spec names .* it reported: accuracy"),
+        ("yield {}", "it reported: nothing"),
+        ("yield None", "'loss' must be a number, got None"),
+        ("yield {'loss': 1, 'note': 'fine'}", "'note' must be a number, got 'fine'"),
+        ("raise KeyError('lr')", r"KeyError: 'lr' \(.*users_module_\d+\.py:3\)"),
+        ("raise StopIteration", "StopIteration"),
+        ("raise MemoryError", "MemoryError"),
+        ("import sys; sys.exit('enough')", r"SystemExit: enough \(.*users_module_\d+\.py:3\)"),
+        ("exit()", "SystemExit"),
+        ("__import__('json').loads('{')", r"JSONDecodeError: .*users_module_\d+\.py:3\)"),
+    ],
+)
+@pytest.mark.parametrize("n_before", [0, 1])
+def test_a_failure_has_its_reason_and_keeps_the_last_whole_epoch(
+    end: str, words: str, n_before: int, drive: Callable[..., list[EpochReport]]
+) -> None:
+    """It never raises in the worker, whose process would be lost."""
+    first = "yield 5" if n_before else "pass"
+    text = f"def train(config, trial):\n    {first}\n    {end}\n    yield"
+    *before, last = drive(text)
+    assert outline(before) == [(1, 5.0, None)] * n_before
+    assert (last.epoch, last.ending) == (n_before, "failed")
+    assert last.metrics == ({"loss": 5.0} if n_before else {})
+    assert re.search(words, last.fail_reason)
+
+
+def test_a_trainable_that_yields_nothing_has_failed(
+    drive: Callable[..., list[EpochReport]],
+) -> None:
+    (report,) = drive("def train(config, trial):\n yield from ()")
+    assert (report.epoch, report.metrics, report.ending) == (0, {}, "failed")
+    assert "yielded no metrics at all" in report.fail_reason
+
+
+def test_a_trainable_that_is_not_there_fails_in_the_worker_too(tmp_path: Path) -> None:
+    report = TrialDrive(job_of("gone", tmp_path)).next_report()
+    assert report.ending == "failed"
+    assert "no module 'gone'" in report.fail_reason
+
+
+def test_failures_of_one_cause_have_one_place_and_others_another(
+    drive: Callable[..., list[EpochReport]],
+) -> None:
+    text = "def train(config, trial):\n if config['x']: raise ValueError(config['x'])\n 1 / 0"
+    one, another, other = (drive(text, x=x)[-1] for x in (1, 2, 0))
+    by_line = [report.fail_place.rpartition(":")[2] for report in (one, another, other)]
+    assert by_line == ["2", "2", "3"]
+    assert one.fail_place.startswith("ValueError ")
+    assert other.fail_place.startswith("ZeroDivisionError ")
+
+
+def test_the_whole_traceback_is_reported_and_kept(
+    drive: Callable[..., list[EpochReport]], tmp_path: Path
+) -> None:
+    (report,) = drive("def train(config, trial):\n    return helper()\ndef helper(): 1 / 0")
+    assert "in helper" in report.traceback
+    assert (tmp_path / "trial" / TRACEBACK_FILE).read_text() == report.traceback
+
+
+NOTES = """
+def train(config, trial):
+    try:
+        while True:
+            yield 1
+    finally:
+        (trial.folder / "cleaned").touch()
+        print("cleaned up")
+        {last}
+"""
+
+
+@pytest.mark.parametrize("last", ["pass", "raise OSError('disk full')", "raise SystemExit(1)"])
+def test_the_budget_ends_a_trainable_and_its_finally_block_runs(
+    last: str, drive: Callable[..., list[EpochReport]], tmp_path: Path
+) -> None:
+    """What its cleanup raises cannot change a result that stands already."""
+    reports = drive(NOTES.format(last=last))
+    assert [report.ending for report in reports] == [None, None, "complete"]
+    assert (tmp_path / "trial" / "cleaned").exists()
+    assert (tmp_path / "trial" / OUTPUT_FILE).read_text() == "cleaned up\n"
+
+
+def test_a_trainable_that_is_stopped_early_cleans_up_too(
+    write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    trial = TrialDrive(job_of(write_module(NOTES.format(last="pass")), tmp_path))
+    trial.next_report()
+    assert not (tmp_path / "trial" / "cleaned").exists()
+    trial.close()
+    assert (tmp_path / "trial" / "cleaned").exists()
+
+
+def test_without_max_epochs_the_trainable_decides(
+    write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    module = write_module("def train(config, trial):\n for _ in range(5): yield 1")
+    endless = replace(context(tmp_path / "trial"), max_epochs=None)
+    trial = TrialDrive(job_of(module, tmp_path, context=endless))
+    reports = [trial.next_report() for _ in range(6)]
+    assert [report.ending for report in reports] == [None] * 5 + ["complete"]
+
+
+def test_what_is_printed_stands_in_the_trials_folder_and_nowhere_else(
+    drive: Callable[..., list[EpochReport]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drive(
+        "import sys\n"
+        "def train(config, trial):\n"
+        "    print('é one')\n"
+        "    yield 1\n"
+        "    print('two', file=sys.stderr)\n"
+        "    raise ValueError\n"
+    )
+    written = (tmp_path / "trial" / OUTPUT_FILE).read_text(encoding="utf-8")
+    assert written == "é one\ntwo\n"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_trainable_that_changes_its_config_changes_its_own(
+    write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    job = job_of(write_module("def train(config): return config.pop('x')"), tmp_path)
+    job = replace(job, config={"x": 1})
+    TrialDrive(job).next_report()
+    assert job.config == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "ending", "model"),
+    [("return 'a model'", "complete", "a model"), ("print('so far')\n 1 / 0", "failed", None)],
+)
+def test_finishing_is_one_report_with_the_model_or_the_reason(
+    body: str, ending: str, model: Any, write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    module = write_module(f"def train(config): 1\ndef finish(config, trial):\n {body}\n")
+    report = TrialDrive(job_of(module, tmp_path, task="finish")).next_report()
+    assert (report.ending, report.final_model) == (ending, model)
+    assert ("ZeroDivisionError" in report.fail_reason) == (ending == "failed")
+
+
+# --- the registered ones ---
+
+
+def metrics_of(name: str, folder: Path, seed: int = 1) -> list[dict[str, float]]:
+    trainable = find_trainable(name)
+    return [dict(one) for one in trainable.reports(dict(CONFIGS[name]), context(folder, seed))]
+
+
+@every_trainable
+def test_a_registered_trainable_yields_the_metrics_it_is_registered_with(
+    name: str, tmp_path: Path
+) -> None:
+    yielded = metrics_of(name, tmp_path)
+    assert len(yielded) == MAX_EPOCHS
+    assert {tuple(metrics) for metrics in yielded} == {TRAINABLES[name].metrics}
+    assert all(math.isfinite(value) for metrics in yielded for value in metrics.values())
+    assert set(CONFIGS[name]) <= set(TRAINABLES[name].config_keys)
+
+
+@every_trainable
+def test_the_same_seed_gives_the_same_metrics_bit_for_bit_and_another_does_not(
+    name: str, tmp_path: Path
+) -> None:
+    first = metrics_of(name, tmp_path)
+    assert metrics_of(name, tmp_path) == first
+    assert metrics_of(name, tmp_path, seed=2) != first
+
+
+@every_trainable
+def test_epochs_of_two_trainings_may_be_interleaved(name: str, tmp_path: Path) -> None:
+    """A warm worker that takes turns between trials would change neither."""
+    apart = [metrics_of(name, tmp_path / str(seed), seed) for seed in (1, 2)]
+    trainings = [
+        find_trainable(name).reports(dict(CONFIGS[name]), context(tmp_path / str(seed), seed))
+        for seed in (1, 2)
+    ]
+    assert [list(one) for one in zip(*zip(*trainings, strict=True), strict=True)] == apart
+
+
+def random_states() -> list[Any]:
+    return [torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()]
+
+
+@every_trainable
+def test_the_callers_random_numbers_are_left_alone(name: str, tmp_path: Path) -> None:
+    before = random_states()
+    for _ in find_trainable(name).reports(dict(CONFIGS[name]), context(tmp_path)):
+        assert random_states() == before
+    assert random_states() == before
+
+
+# --- Branin ---
+
+
+@pytest.mark.parametrize(("x1", "x2"), [(-math.pi, 12.275), (math.pi, 2.275), (3 * math.pi, 2.475)])
+def test_branins_three_minima_are_0_397887(x1: float, x2: float) -> None:
+    assert branin(x1, x2) == pytest.approx(0.397887, abs=5e-7)
+
+
+@given(st.floats(-5, 10), st.floats(0, 15))
+def test_branin_is_nowhere_lower(x1: float, x2: float) -> None:
+    assert branin(x1, x2) >= 0.397887
+
+
+def test_the_analytic_loss_comes_down_to_branins_value(tmp_path: Path) -> None:
+    reports = find_trainable("analytic").reports({"x1": 1, "x2": 2}, context(tmp_path, 0, 50))
+    losses = [report["loss"] for report in reports]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] == pytest.approx(branin(1, 2))
+
+
+# --- the CNN ---
+
+
+def test_a_cnn_config_lists_every_breach_at_once() -> None:
+    wrong = {
+        "dataset": "digit", "image_size": 4, "depth": 0, "filters": 0, "dropout": 1.0, "lr": 0.0,
+        "batch_size": 1, "weight_decay": -1.0, "randaugment_num_ops": -1,
+        "randaugment_magnitude": 31,
+    }  # fmt: skip
+    with pytest.raises(CnnConfigError) as caught:
+        CnnConfig.from_mapping(wrong)
+    for key, value in wrong.items():
+        assert re.search(rf"\b{key}: must be .*?, got {re.escape(repr(value))}", str(caught.value))
+
+
+def test_unknown_names_wrong_types_and_bad_values_are_listed_together() -> None:
+    with pytest.raises(CnnConfigError) as caught:
+        CnnConfig.from_mapping({"depht": 2, "filters": "8", "batch_size": True, "lr": -1.0})
+    message = str(caught.value)
+    assert "unknown hyperparameter 'depht'; known: " in message
+    assert "filters: must be of type int, got '8'" in message
+    assert "batch_size: must be of type int, got True" in message
+    assert "lr: must be > 0, got -1.0" in message
+
+
+@pytest.mark.parametrize(("depth", "fits"), [(3, True), (4, False)])
+def test_a_network_deeper_than_its_image_is_refused(depth: int, *, fits: bool) -> None:
+    """Each block halves the image: 8 pixels are 4, 2, 1."""
+    config = {"depth": depth, "image_size": 8}
+    if fits:
+        network = Cnn(CnnConfig.from_mapping(config), in_channels=1, n_classes=10)
+        assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    else:
+        with pytest.raises(CnnConfigError, match=r"2\*\*depth must be <= image_size"):
+            CnnConfig.from_mapping(config)
+
+
+def test_the_seed_and_whole_numbers_for_fractions_are_welcome() -> None:
+    assert CnnConfig.from_mapping({"seed": 3, "lr": 1, "dropout": 0}) == CnnConfig(lr=1, dropout=0)
+
+
+def test_a_training_that_diverges_fails_with_its_learning_rate(tmp_path: Path) -> None:
+    job = job_of(
+        "trainables.cnn.training", tmp_path, config={**SMALL_CNN, "lr": 1e30}, metric="val_loss"
+    )
+    report = TrialDrive(job).next_report()
+    assert report.ending == "failed"
+    assert report.fail_reason.startswith("TrainingDivergedError: loss is ")
+    assert "in epoch 1 at lr=1e+30" in report.fail_reason
+
+
+def images_off(labels: Any, parts: Any) -> list[float]:
+    """By how many images a class misses its share of train, validation and test, at most."""
+    counts = np.bincount(labels)
+    found = [np.bincount(labels[part], minlength=len(counts)) for part in parts]
+    return [
+        np.abs(of_part - share * counts).max()
+        for of_part, share in zip(found, (0.6, 0.2, 0.2), strict=True)
+    ]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(10, 40), min_size=2, max_size=5), st.integers(0, 2**32 - 1))
+def test_a_split_is_disjoint_complete_and_in_proportion(counts: list[int], seed: int) -> None:
+    """The test part is rounded once and the others twice, so they may miss one image more."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    parts = stratified_split(labels, seed)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(labels)))
+    assert np.all(np.array(images_off(labels, parts)) < [2, 2, 1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_digit_has_its_share_of_each_part_within_one_image(seed: int) -> None:
+    images, _ = dataset.load_digits()
+    assert max(images_off(images.labels, stratified_split(images.labels, seed))) <= 1
+
+
+def test_the_split_follows_from_its_seed_and_so_does_the_fingerprint(tmp_path: Path) -> None:
+    def named(split_seed: int) -> str:
+        return fingerprint({"split_seed": split_seed}, context(tmp_path))
+
+    assert named(0) == named(0) == load_split("digits", 0).fingerprint
+    assert named(0) != named(1)
+
+
+@pytest.mark.parametrize("change", ["a pixel", "a label"])
+def test_the_fingerprint_tells_a_changed_image(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, names = dataset.load_digits()
+    pixels, labels = images.images.copy(), images.labels.copy()
+    if change == "a pixel":
+        pixels[5, 0, 3, 3] ^= 1
+    else:
+        labels[5] = (labels[5] + 1) % 10
+    before = load_split("digits", 0).fingerprint
+    changed = LabelledImages(pixels, labels)
+    monkeypatch.setitem(dataset.DATASETS, "digits", lambda: (changed, names))
+    assert load_split("digits", 0).fingerprint != before
+
+
+def as_bytes(images: LabelledImages) -> set[bytes]:
+    return {image.tobytes() for image in images.images}
+
+
+def test_no_test_image_is_trained_on() -> None:
+    """Among the digits no two images are equal, so their pixels tell them apart."""
+    data = load_split("digits", 0)
+    train, validation, test = map(as_bytes, (data.train, data.validation, data.test))
+    assert not train & validation
+    assert as_bytes(data.train_and_validation()) == train | validation
+    assert not as_bytes(data.train_and_validation()) & test
+    assert len(train | validation | test) == 1797
+
+
+def test_test_images_influence_neither_the_search_nor_the_retrained_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all test images blank, every metric and every weight is what it was."""
+
+    def outcome() -> tuple[list[Any], dict[str, torch.Tensor]]:
+        metrics = list(train(SMALL_CNN, context(tmp_path, max_epochs=1)))
+        return metrics, finish(SMALL_CNN, context(tmp_path, max_epochs=1)).predictor.state_dict()
+
+    metrics, weights = outcome()
+    images, names = dataset.load_digits()
+    *_, test = stratified_split(images.labels, 0)
+    images.images[test] = 0
+    monkeypatch.setitem(dataset.DATASETS, "digits", lambda: (images, names))
+    assert not load_split("digits", 0).test.images.any()
+    blank_metrics, blank_weights = outcome()
+    assert blank_metrics == metrics
+    torch.testing.assert_close(blank_weights, weights, rtol=0, atol=0)
+
+
+def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
+    """They load without running code from the file, and reach the best reported accuracy."""
+    reports = list(train(SMALL_CNN, context(tmp_path, max_epochs=4)))
+    network = Cnn(CnnConfig.from_mapping(SMALL_CNN), in_channels=1, n_classes=10)
+    network.load_state_dict(torch.load(tmp_path / BEST_WEIGHTS, weights_only=True))
+    data = load_split("digits", 0)
+    pixels = data.train.images / np.float32(255)
+    predictor = Predictor(
+        network,
+        image_size=8,
+        in_channels=1,
+        class_names=data.class_names,
+        mean=[float(pixels.mean())],
+        std=[float(pixels.std())],
+    )
+    predicted = predictor(torch.from_numpy(data.validation.images)).argmax(dim=1).numpy()
+    accuracy = (predicted == data.validation.labels).mean()
+    assert accuracy == pytest.approx(max(report["val_accuracy"] for report in reports))
+    assert [file.name for file in tmp_path.iterdir()] == [BEST_WEIGHTS]
+
+
+@pytest.fixture(scope="module")
+def final_model(tmp_path_factory: pytest.TempPathFactory) -> FinalModel:
+    return finish(
+        {**SMALL_CNN, "filters": 16, "batch_size": 64},
+        context(tmp_path_factory.mktemp("retrain"), max_epochs=8),
+    )
+
+
+def test_a_final_model_predicts_what_its_test_reading_says(final_model: FinalModel) -> None:
+    test = load_split("digits", 0).test
+    probabilities = final_model.predictor(torch.from_numpy(test.images))
+    assert probabilities.shape == (360, 10)
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(360))
+    assert probabilities.min() >= 0
+    n_correct = int((probabilities.argmax(dim=1).numpy() == test.labels).sum())
+    assert (final_model.n_correct, final_model.n_test) == (n_correct, 360)
+    assert final_model.test_accuracy == n_correct / 360
+    assert final_model.test_accuracy > 0.5  # chance is 0.1
+    assert final_model.class_names == tuple("0123456789")
+
+
+def test_a_final_model_brings_test_images_to_compare_its_export_with(
+    final_model: FinalModel,
+) -> None:
+    test = load_split("digits", 0).test
+    n = len(final_model.test_labels)
+    assert 0 < n <= 360
+    assert np.array_equal(final_model.test_images.numpy(), test.images[:n])
+    assert np.array_equal(final_model.test_labels.numpy(), test.labels[:n])
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (20, 13), (13, 20), (3, 40), (1, 1)])
+def test_a_predictor_takes_an_image_of_any_size(
+    height: int, width: int, final_model: FinalModel
+) -> None:
+    image = torch.randint(0, 256, (1, 1, height, width), dtype=torch.uint8)
+    probabilities = final_model.predictor(image)
+    assert probabilities.shape == (1, 10)
+    assert probabilities.sum().item() == pytest.approx(1)
+
+
+def test_an_image_is_classified_alike_alone_and_in_a_batch(final_model: FinalModel) -> None:
+    images = final_model.test_images[:16]
+    alone = torch.cat([final_model.predictor(image) for image in images.split(1)])
+    torch.testing.assert_close(alone, final_model.predictor(images))
