@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import logging
 import math
-import warnings
+import sys
 from pathlib import Path
 
 import optuna
 import pytest
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import TrialState
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -22,26 +25,25 @@ from torchvision.transforms import v2
 X = {"x": FloatDistribution(0, 1)}
 
 
-def put_back(study: optuna.Study, number: int) -> None:
-    """Make a RUNNING trial WAITING, by the storage's public methods."""
-    storage = study.trials and optuna.Trial  # noqa: F841
-
-
 # --- Optuna ---
 
 
-def test_a_waiting_trial_with_params_is_handed_out_again_under_its_own_number() -> None:
-    """`requeue_running` rests on it: the budget stays exact, and a config is not drawn twice."""
-    storage = optuna.storages.InMemoryStorage()
+@pytest.mark.parametrize(("kind", "numbers"), [("sqlite", [0, 1, 2]), ("in memory", [1, 2, 3])])
+def test_a_waiting_trial_with_params_is_handed_out_again_under_its_own_number(
+    kind: str, numbers: list[int], tmp_path: Path
+) -> None:
+    """`requeue_running` rests on it, and on a database: in memory the first one is overlooked."""
+    url = f"sqlite:///{tmp_path / 'hpo.db'}"
+    storage = RDBStorage(url) if kind == "sqlite" else InMemoryStorage()
     study = optuna.create_study(storage=storage, study_name="facts")
     study_id = storage.get_study_id_from_name("facts")
-    first, second = study.ask(X), study.ask(X)
-    for trial in (first, second):
-        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+    asked = {trial.number: trial.params for trial in (study.ask(X), study.ask(X))}
+    for number in asked:
+        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
         storage.set_trial_state_values(trial_id, state=TrialState.WAITING)
-    again = [study.ask(X) for _ in range(3)]
-    assert [trial.number for trial in again] == [0, 1, 2]
-    assert [trial.params for trial in again[:2]] == [first.params, second.params]
+    again = {trial.number: trial.params for trial in (study.ask(X) for _ in range(3))}
+    assert list(again) == numbers
+    assert all(again[number] == asked[number] for number in again if number in asked)
 
 
 def test_report_keeps_the_first_value_of_a_step() -> None:
@@ -82,14 +84,14 @@ def test_the_choices_of_a_study_cannot_change() -> None:
         study.ask({"c": CategoricalDistribution(["a", "c"])})
 
 
-def test_gp_sampler_finds_greenlet_and_does_not_warn() -> None:
-    study = optuna.create_study(sampler=optuna.samplers.GPSampler(seed=0, n_startup_trials=2))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for _ in range(4):
-            trial = study.ask(X)
-            study.tell(trial, trial.params["x"])
-    assert not [one for one in caught if "greenlet" in str(one.message)]
+def test_gp_sampler_finds_greenlet_and_does_not_warn(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the acquisition function is optimized from one start after the other."""
+    monkeypatch.setattr(logging.getLogger("optuna"), "propagate", True)
+    optimizer = importlib.import_module("optuna._gp.batched_lbfgsb")
+    importlib.reload(optimizer)
+    assert caplog.messages == []
 
 
 def test_optuna_and_mlflow_cannot_share_a_database(tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_optuna_and_mlflow_cannot_share_a_database(tmp_path: Path) -> None:
     import mlflow
 
     url = f"sqlite:///{tmp_path / 'both.db'}"
-    optuna.storages.RDBStorage(url).engine.dispose()
+    RDBStorage(url).engine.dispose()
     with pytest.raises(Exception, match="Can't locate revision"):
         mlflow.MlflowClient(tracking_uri=url).search_experiments()
 
@@ -117,13 +119,13 @@ def test_asha_does_not_stop_a_trial_that_reports_nan() -> None:
 
 
 @pytest.mark.parametrize(
-    ("min_time_slice", "pauses"), [(0, True), (10**9, True), (math.inf, False)]
+    ("time_slice", "pauses"), [(0, True), (sys.maxsize, True), (math.inf, False)]
 )
-def test_the_median_rule_never_pauses_with_an_endless_time_slice(
-    min_time_slice: float, *, pauses: bool
+def test_the_median_rule_never_pauses_if_and_only_if_its_time_slice_is_infinite(
+    time_slice: float, *, pauses: bool
 ) -> None:
-    """No finite slice will do: a trial that was never paused counts as paused at minus infinity."""
-    rule = MedianStoppingRule("epoch", "loss", "min", grace_period=1, min_time_slice=min_time_slice)
+    """A trial that was never paused counts as paused minus infinity ago: no number is enough."""
+    rule = MedianStoppingRule("epoch", "loss", "min", grace_period=1, min_time_slice=time_slice)
     rule.on_trial_add(BusyRay(), Trial("only"))
     decision = rule.on_trial_result(BusyRay(), Trial("only"), {"epoch": 1, "loss": 1.0})
     assert (decision == TrialScheduler.PAUSE) == pauses
@@ -175,11 +177,13 @@ def test_pydantic_puts_errors_of_an_inner_validator_at_their_place_in_the_whole(
 
 
 def test_randaugment_has_31_magnitudes() -> None:
-    image = torch.zeros(1, 8, 8, dtype=torch.uint8)
-    v2.RandAugment(1, magnitude=30)(image)
-    with pytest.raises(IndexError):
+    def augment(magnitude: int) -> None:
         for _ in range(50):  # some of the transformations have no magnitude
-            v2.RandAugment(1, magnitude=31)(image)
+            v2.RandAugment(1, magnitude)(torch.zeros(1, 8, 8, dtype=torch.uint8))
+
+    augment(30)
+    with pytest.raises(IndexError):
+        augment(31)
 
 
 def test_a_forked_generator_leaves_the_global_one_alone() -> None:

@@ -344,7 +344,8 @@ def test_a_browser_draws_every_plot_offline(finished: Sample, browser: Any) -> N
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 800
     assert browser.title == "sample: report"
-    titles = browser.execute_script(
-        "return [...document.querySelectorAll('.xtitle')].map(title => title.textContent)"
+    texts = browser.execute_script(
+        "return [...document.querySelectorAll('.xtitle, .xtick text')].map(t => t.textContent)"
     )
-    assert HOSTILE[:23] + "…" in titles
+    assert HOSTILE[:23] + "…" in texts
+    assert CHOICE[:23] + "…" in texts

@@ -130,41 +130,46 @@ def test_every_drawn_value_lies_in_the_space(kind: type[Any]) -> None:
                 assert type(params[name]) in {type(value) for value in allowed}
 
 
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'hpo.db'}"
+
+
+def stored_study(kind: type[Any], url: str) -> Study:
+    """The study in the database, opened by a process of its own as far as samplers can tell."""
+    return optuna.create_study(
+        storage=open_optuna_storage(url),
+        study_name="stored",
+        sampler=build_sampler(spec_of(kind), space_of(kind), 7),
+        load_if_exists=True,
+    )
+
+
 @every_sampler
 @pytest.mark.parametrize("cut_after", [1, 5])
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
-    kind: type[Any], cut_after: int, tmp_path: Path
+    kind: type[Any], cut_after: int, url: str
 ) -> None:
-    """Whatever the driver was doing: here a trial was handed out, and its end was never told."""
-    url, space = f"sqlite:///{tmp_path / 'hpo.db'}", space_of(kind)
-
-    def opened() -> Study:
-        return optuna.create_study(
-            storage=open_optuna_storage(url),
-            study_name="cut",
-            sampler=build_sampler(spec_of(kind), space, 7),
-            load_if_exists=True,
-        )
-
-    killed = opened()
+    """The driver died while a trial was running; that one is handed out again, then new ones."""
+    space, killed = space_of(kind), stored_study(kind, url)
     before = search(killed, space, cut_after)
     killed.ask(distributions(space))
-    resumed = opened()
+    resumed = stored_study(kind, url)
     assert requeue_running(resumed) == [cut_after]
     assert before + search(resumed, space, 8 - cut_after) == search(new_study(kind), space, 8)
 
 
 @every_sampler
 def test_a_trial_whose_asking_was_cut_short_is_completed_as_it_would_have_been(
-    kind: type[Any],
+    kind: type[Any], url: str
 ) -> None:
     """Optuna stores one parameter after the other, and a kill may fall between two of them."""
     space = space_of(kind)
     (name, distribution), *_ = distributions(space).items()
-    study = new_study(kind)
-    study.ask({name: distribution})
-    requeue_running(study)
-    assert search(study, space, 1) == search(new_study(kind), space, 1)
+    stored_study(kind, url).ask({name: distribution})
+    resumed = stored_study(kind, url)
+    assert requeue_running(resumed) == [0]
+    assert search(resumed, space, 1) == search(new_study(kind), space, 1)
 
 
 @every_sampler
