@@ -193,11 +193,9 @@ def is_finished(bench: Bench) -> bool:
 
 
 def finished(bench: Bench) -> Bench:
-    """Record that the experiment is over."""
+    """The bench of an experiment that is over; recording that is the caller's last step."""
     experiment = bench.ledger.find(bench.spec.name) or bench.experiment
-    experiment = replace(experiment, finished_at=now())
-    bench.ledger.put(experiment)
-    return replace(bench, experiment=experiment)
+    return replace(bench, experiment=replace(experiment, finished_at=now()))
 
 
 def now() -> dt.datetime:

@@ -114,8 +114,9 @@ def wind_up(bench: Bench, progress: RunProgress, models: list[FinalModel]) -> Ou
     if models:
         export(bench, models[0])
     drop_weights_of_losers(bench)
-    write_report(bench.outcome(), bench.study, bench.folder / REPORT_FILE)
     bench = finished(bench)
+    write_report(bench.outcome(), bench.study, bench.folder / REPORT_FILE)
+    bench.ledger.put(bench.experiment)
     try_to_synchronize(bench, progress)
     return bench.outcome()
 

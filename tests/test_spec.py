@@ -364,7 +364,7 @@ def specs(draw: st.DrawFn) -> ExperimentSpec:
     )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(specs())
 def test_what_is_written_reads_back_equal(spec: ExperimentSpec) -> None:
     """Types too: 1, 1.0 and true are equal in Python and different in a spec."""

@@ -1,0 +1,166 @@
+"""The search as a source of jobs: what the study is told about each way a trial can end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from hpo.errors import NoSuccessfulTrialError
+from hpo.jobs import EpochReport, JobFactory, TrialJob
+from hpo.search import StudySource
+from hpo.spec import ExperimentSpec
+from storage import EpochRecord, create_study, open_optuna_storage
+
+MakeSource = Callable[..., StudySource]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    """In a file, as in a run."""
+    storage = open_optuna_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    return create_study(storage, "branin", direction="minimize", metric="loss")
+
+
+@pytest.fixture
+def recorded() -> list[EpochRecord]:
+    """The epochs that the ledger would hold."""
+    return []
+
+
+@pytest.fixture
+def source(
+    study: optuna.Study,
+    recorded: list[EpochRecord],
+    branin: Callable[..., ExperimentSpec],
+    tmp_path: Path,
+) -> MakeSource:
+    """A source of the branin spec; arguments are overrides."""
+
+    def make(*overrides: str) -> StudySource:
+        spec = branin(*overrides)
+        jobs = JobFactory(spec=spec, import_paths=(), folder=tmp_path, data_dir=tmp_path)
+        return StudySource(study, spec, jobs, record_epoch=recorded.append)
+
+    return make
+
+
+def take(source: StudySource) -> TrialJob:
+    job = source.next_job()
+    assert job is not None
+    return job
+
+
+def report(epoch: int, loss: float, **ending: str) -> EpochReport:
+    return EpochReport(epoch=epoch, metrics={"loss": loss, "size": 1.0}, seconds=0.1, **ending)  # type: ignore[arg-type]
+
+
+def test_a_trial_at_full_budget_is_complete_with_its_last_value(
+    source: MakeSource, study: optuna.Study, recorded: list[EpochRecord]
+) -> None:
+    search = source()
+    job = take(search)
+    search.reported(job, report(1, 0.5))
+    search.ended(job, report(2, 0.7, ending="complete"))
+    trial = study.trials[0]
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.7)
+    assert trial.intermediate_values == {1: 0.5, 2: 0.7}
+    assert [record.metrics["size"] for record in recorded] == [1.0, 1.0]
+
+
+def test_a_trial_stopped_at_its_first_rung_is_pruned_with_its_value(
+    source: MakeSource, study: optuna.Study
+) -> None:
+    search = source()
+    search.ended(take(search), report(1, 0.5))
+    trial = study.trials[0]
+    assert (trial.state, trial.value) == (TrialState.PRUNED, 0.5)
+    assert trial.intermediate_values == {1: 0.5}
+
+
+def test_a_failed_trial_keeps_its_reason_and_what_it_had_reported(
+    source: MakeSource, study: optuna.Study
+) -> None:
+    search = source()
+    job = take(search)
+    search.reported(job, report(1, 0.5))
+    search.ended(job, report(1, 0.5, ending="failed", fail_reason="ValueError: no"))
+    trial = study.trials[0]
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs["fail_reason"] == "ValueError: no"
+    assert trial.intermediate_values == {1: 0.5}
+
+
+def test_a_dead_worker_is_a_failure_with_a_reason(source: MakeSource, study: optuna.Study) -> None:
+    search = source()
+    search.ended(take(search), None)
+    assert study.trials[0].state == TrialState.FAIL
+    assert "worker process" in study.trials[0].user_attrs["fail_reason"]
+
+
+def test_the_budget_counts_every_trial_that_ended_or_runs(source: MakeSource) -> None:
+    search = source("budget.n_trials=2")
+    first = take(search)
+    take(search)
+    assert search.next_job() is None
+    search.ended(first, None)
+    assert search.next_job() is None
+
+
+def test_what_runs_at_the_time_limit_goes_back_into_the_queue(
+    source: MakeSource, study: optuna.Study
+) -> None:
+    search = source("budget.time_limit_s=0.5")
+    job = take(search)
+    while not search.is_over_time:
+        pass
+    assert search.next_job() is None
+    search.ended(job, report(1, 0.5))
+    assert study.trials[0].state == TrialState.WAITING
+
+
+def test_what_a_dead_driver_left_running_is_handed_out_again_first(
+    source: MakeSource, study: optuna.Study
+) -> None:
+    """Same number, same parameters, same seed; reporting an epoch again replaces its value."""
+    before = source()
+    lost = [take(before), take(before)]
+    before.reported(lost[0], report(1, 0.5))
+    after = source()
+    found = [take(after), take(after)]
+    assert [job.number for job in found] == [job.number for job in lost]
+    assert [job.config for job in found] == [job.config for job in lost]
+    after.reported(found[0], report(1, 0.25))
+    assert study.trials[0].intermediate_values == {1: 0.25}
+    assert len(study.trials) == 2
+
+
+def test_failures_of_different_kinds_do_not_stop_the_search(source: MakeSource) -> None:
+    search = source("budget.n_trials=20")
+    for index in range(7):
+        failure = report(0, 0.0, ending="failed", fail_place=f"ValueError line {index % 2}")
+        search.ended(take(search), failure)
+    assert search.next_job() is not None
+
+
+def test_five_failures_of_one_kind_stop_it_unless_something_succeeded_before(
+    source: MakeSource, study: optuna.Study
+) -> None:
+    search = source("budget.n_trials=20")
+    failure = report(0, 0.0, ending="failed", fail_place="ValueError line 1")
+    for _ in range(5):
+        search.ended(take(search), failure)
+    with pytest.raises(NoSuccessfulTrialError, match="ValueError line 1"):
+        search.next_job()
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    assert search.next_job() is not None
+
+
+def test_gpu_and_threads_follow_the_resources(source: MakeSource) -> None:
+    job = take(source("resources={cpu: 4, gpu: 0.5}"))
+    assert (job.context.device, job.context.threads) == ("cuda", 4)
+    job = take(source("resources={cpu: 0.5}"))
+    assert (job.context.device, job.context.threads) == ("cpu", 1)
