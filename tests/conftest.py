@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from commands import Shell
+from selenium import webdriver
 
 from hpo.spec import ExperimentSpec, parse_spec
 
+# As root and without a display; the rest keeps it from looking up hosts that nobody asked for.
+CHROMIUM_ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--window-size=800,1000",
+)
 ROOT = Path(__file__).parents[1]
 
 BRANIN = """
@@ -52,3 +65,19 @@ def ray_address() -> Iterator[str]:
 def shell(tmp_path_factory: pytest.TempPathFactory, ray_address: str) -> Shell:
     """A folder in which the tests of one file run `hpo`, with a Ray that is already there."""
     return Shell(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    """Headless Chromium, its console recorded."""
+    chromium, driver_path = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver_path is None:
+        pytest.skip("needs chromium and chromedriver: apt install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in CHROMIUM_ARGUMENTS:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(driver_path))
+    yield driver
+    driver.quit()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from commands import Shell, assert_no_traceback
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.expected_conditions import text_to_be_present_in_element
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -63,7 +63,7 @@ def test_it_serves_the_studies_on_loopback(address: str) -> None:
         assert f"0.0.0.0:{port}" not in listening
 
 
-def test_a_browser_shows_the_study_at_the_printed_address(address: str, browser: WebDriver) -> None:
+def test_a_browser_shows_the_study_at_the_printed_address(address: str, browser: Chrome) -> None:
     browser.get(address)
     body = (By.TAG_NAME, "body")
     WebDriverWait(browser, 30).until(text_to_be_present_in_element(body, "seen"))

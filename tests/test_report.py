@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import html
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import Study
 from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
+from selenium.webdriver import Chrome
 
 from hpo.results import REPORT_FILE, Outcome, read_outcome, write_report
 from storage import (
@@ -313,25 +313,7 @@ def test_the_timeline_is_in_utc(finished: Sample, monkeypatch: pytest.MonkeyPatc
     assert in_utc.isoformat() in page
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Headless Chromium, its console recorded."""
-    from selenium import webdriver
-
-    chromium, driver_path = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver_path is None:
-        pytest.skip("needs chromium and chromedriver: apt install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=800,1000"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(driver_path))
-    yield driver
-    driver.quit()
-
-
-def test_a_browser_draws_every_plot_offline(finished: Sample, browser: Any) -> None:
+def test_a_browser_draws_every_plot_offline(finished: Sample, browser: Chrome) -> None:
     """No error in the console, nothing loaded, nothing wider than the window, no text run."""
     browser.get(finished.write().as_uri())
     drawn = browser.execute_script(

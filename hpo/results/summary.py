@@ -17,6 +17,7 @@ def summary(outcome: Outcome, folder: Path) -> str:
     """The outcome in ten lines of at most 100 columns, paths relative to where the user stands."""
     name, spec, winner = outcome.experiment.name, outcome.spec, outcome.winner
     metric = spec.objective.metric
+    extreme = "maximum" if spec.objective.direction == "maximize" else "minimum"
     lines = [_line(name, trials_line(outcome))]
     if winner is not None and winner.mean is not None:
         error = winner.standard_error
@@ -26,7 +27,7 @@ def summary(outcome: Outcome, folder: Path) -> str:
                 "winner", f"trial {winner.number}, best mean of {len(outcome.finalists)} finalists"
             ),
             _line("params", params_text(winner.params)),
-            _line("search", f"{metric} {winner.search_value:.4f}, a maximum over noise"),
+            _line("search", f"{metric} {winner.search_value:.4f}, a {extreme} over noise"),
             _line("re-runs", f"{metric} {winner.mean:.4f}{spread}, {winner.n_seeds} fresh seeds"),
         ]
     lines += _test_lines(outcome, folder)
