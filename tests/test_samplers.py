@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from functools import cache
-from pathlib import Path
 from statistics import median
 from typing import Any, get_args
 
@@ -38,7 +37,6 @@ MIXED: Space = {
     **GRID,
     "filters": IntParameter(type="int", low=1, high=256, log=True),
     "lr": FloatParameter(type="float", low=1e-5, high=1, log=True),
-    "momentum": FloatParameter(type="float", low=-1, high=1),
 }
 PLANE: Space = {
     "x1": FloatParameter(type="float", low=-5, high=10),
@@ -132,16 +130,16 @@ def test_every_drawn_value_lies_in_the_space(kind: type[Any]) -> None:
                 assert type(params[name]) in {type(value) for value in allowed}
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'hpo.db'}"
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('studies') / 'hpo.db'}"
 
 
-def stored_study(kind: type[Any], url: str) -> Study:
-    """The study in the database, opened by a process of its own as far as samplers can tell."""
+def stored_study(kind: type[Any], name: str, url: str) -> Study:
+    """The study of that name, opened as a new process would: nothing is left but the database."""
     return optuna.create_study(
         storage=open_optuna_storage(url),
-        study_name="stored",
+        study_name=name,
         sampler=build_sampler(spec_of(kind), space_of(kind), 7),
         load_if_exists=True,
     )
@@ -153,10 +151,11 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
     kind: type[Any], cut_after: int, url: str
 ) -> None:
     """The driver died while a trial was running; that one is handed out again, then new ones."""
-    space, killed = space_of(kind), stored_study(kind, url)
+    space, name = space_of(kind), f"{name_of(kind)} killed after {cut_after}"
+    killed = stored_study(kind, name, url)
     before = search(killed, space, cut_after)
     killed.ask(distributions(space))
-    resumed = stored_study(kind, url)
+    resumed = stored_study(kind, name, url)
     assert requeue_running(resumed) == [cut_after]
     assert before + search(resumed, space, N_TRIALS - cut_after) == params_of(kind)
 
@@ -166,10 +165,10 @@ def test_a_trial_whose_asking_was_cut_short_is_completed_as_it_would_have_been(
     kind: type[Any], url: str
 ) -> None:
     """Optuna stores one parameter after the other, and a kill may fall between two of them."""
-    space = space_of(kind)
-    (name, distribution), *_ = distributions(space).items()
-    stored_study(kind, url).ask({name: distribution})
-    resumed = stored_study(kind, url)
+    space, name = space_of(kind), f"{name_of(kind)} killed while asking"
+    (first, distribution), *_ = distributions(space).items()
+    stored_study(kind, name, url).ask({first: distribution})
+    resumed = stored_study(kind, name, url)
     assert requeue_running(resumed) == [0]
     assert search(resumed, space, 1) == params_of(kind)[:1]
 

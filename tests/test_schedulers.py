@@ -129,13 +129,14 @@ def test_asha_stops_at_its_rungs_alone() -> None:
 @pytest.mark.parametrize("reduction_factor", [2, 3, 4])
 def test_asha_lets_one_in_the_reduction_factor_go_on(reduction_factor: int) -> None:
     """Whoever is among the best ``n / reduction_factor`` of ``n`` at the first rung goes on."""
-    n, decisions = 12 * reduction_factor, []
+    spec = spec_with("asha", reduction_factor=reduction_factor)
+    n, decisions = 6 * reduction_factor, []
     for rank in range(n):  # 0 is the best
-        scheduler = build_scheduler(spec_with("asha", reduction_factor=reduction_factor))
+        scheduler = build_scheduler(spec)
         for other in range(n):
             run(scheduler, str(other), [float(other)])
         decisions += run(scheduler, "new", [rank + 0.5, 0.0])[0]
-    assert decisions == [CONTINUE] * 12 + [STOP] * (n - 12)
+    assert decisions == [CONTINUE] * 6 + [STOP] * (n - 6)
 
 
 def test_the_median_rule_waits_for_min_trials() -> None:
@@ -152,6 +153,7 @@ Trained = tuple[list[float], bool]
 
 
 @every_scheduler
+@settings(deadline=None, max_examples=40)
 @given(histories=st.lists(curves, max_size=8))
 def test_a_trial_goes_on_or_stops_and_is_never_paused(
     name: str, histories: list[list[float]]
@@ -168,7 +170,7 @@ def test_a_trial_goes_on_or_stops_and_is_never_paused(
 
 @every_scheduler
 @pytest.mark.parametrize("some_fail", [False, True], ids=["none failed", "some failed"])
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     trials=st.lists(st.tuples(curves, st.booleans()), max_size=8),
     new=curves,
