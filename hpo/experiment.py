@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from optuna.trial import TrialState
 
@@ -37,7 +37,7 @@ from hpo.spec import ExperimentSpec
 from hpo.synchronization import open_projection, synchronize
 from hpo.tracking import Tracker, short_reason
 from storage import TestReading, n_finished, requeue_running
-from trainables import BEST_WEIGHTS, FinalModel, Trainable, find_trainable
+from trainables import BEST_WEIGHTS, PackedModel
 
 
 def run_experiment(
@@ -86,12 +86,12 @@ def run_experiment(
 
 def run_workers(
     bench: Bench, progress: RunProgress, n_fitting: int, interrupt: InterruptFlag
-) -> list[FinalModel]:
+) -> list[PackedModel]:
     """Everything that trains. Returns the retrained winner, or nothing if it was exported before.
 
     At the end nothing is RUNNING in the study, and MLflow has been told all it would hear.
     """
-    models: list[FinalModel] = []
+    models: list[PackedModel] = []
     tracker = Tracker(lambda: open_projection(bench), bench.ledger, bench.experiment, progress.say)
     status = "FAILED"
     progress.already_finished(n_finished(bench.study))
@@ -109,7 +109,7 @@ def run_workers(
     return models
 
 
-def wind_up(bench: Bench, progress: RunProgress, models: list[FinalModel]) -> Outcome:
+def wind_up(bench: Bench, progress: RunProgress, models: list[PackedModel]) -> Outcome:
     """Everything that needs no worker: export, report, MLflow."""
     if models:
         export(bench, models[0])
@@ -122,37 +122,37 @@ def wind_up(bench: Bench, progress: RunProgress, models: list[FinalModel]) -> Ou
 
 
 def stages(
-    bench: Bench, progress: RunProgress, tracker: Tracker, models: list[FinalModel]
+    bench: Bench, progress: RunProgress, tracker: Tracker, models: list[PackedModel]
 ) -> Iterator[JobSource]:
     """The stages that need workers; each begins when the one before it is over."""
-    with ThreadPoolExecutor(max_workers=1) as background:
-        trainable = background.submit(load_trainable, bench)  # meanwhile: it may import torch
-        yield StudySource(
-            bench.study,
-            bench.spec,
-            bench.jobs,
-            record_epoch=lambda epoch: bench.ledger.put_epoch(bench.experiment.id, epoch),
-            observers=[progress, tracker],
-        )
-        yield rerun_jobs(
-            bench.outcome(),
-            bench.jobs,
-            lambda rerun: bench.ledger.add_rerun(bench.experiment.id, rerun),
-            progress.say,
-        )
-        outcome = bench.outcome()
-        if trainable.result().finish is not None and outcome.export is None:
-            yield retrain_job(winner_of(outcome), bench.jobs, keep_model(bench, models))
+    experiment, ledger = bench.experiment, bench.ledger
+    is_known = experiment.data_fingerprint is not None
+    yield StudySource(
+        bench.study,
+        bench.spec,
+        bench.jobs,
+        record_epoch=partial(ledger.put_epoch, experiment.id),
+        record_fingerprint=None if is_known else partial(keep_fingerprint, bench),
+        observers=[progress, tracker],
+    )
+    record_rerun = partial(ledger.add_rerun, experiment.id)
+    yield rerun_jobs(bench.outcome(), bench.jobs, record_rerun, progress.say)
+    outcome = bench.outcome()
+    if outcome.export is None:
+        yield retrain_job(winner_of(outcome), bench.jobs, partial(keep_model, bench, models))
 
 
-def load_trainable(bench: Bench) -> Trainable:
-    """Import the trainable into the driver, and record the fingerprint of its data."""
-    trainable = find_trainable(bench.spec.trainable, bench.places.imports)
-    if trainable.fingerprint is not None and bench.experiment.data_fingerprint is None:
-        job = bench.jobs.trial(0, {})
-        fingerprint = trainable.fingerprint(dict(job.config), job.context)
-        bench.ledger.put(replace(bench.experiment, data_fingerprint=fingerprint))
-    return trainable
+def keep_fingerprint(bench: Bench, fingerprint: str) -> None:
+    """Record which data the experiment is about."""
+    bench.ledger.put(replace(bench.experiment, data_fingerprint=fingerprint))
+
+
+def keep_model(
+    bench: Bench, models: list[PackedModel], model: PackedModel, reading: TestReading
+) -> None:
+    """Record the reading of the test set at once, and hold the model for its export."""
+    bench.ledger.put_test_reading(bench.experiment.id, reading)
+    models.append(model)
 
 
 def winner_of(outcome: Outcome) -> Finalist:
@@ -170,17 +170,7 @@ def winner_of(outcome: Outcome) -> Finalist:
     return outcome.winner
 
 
-def keep_model(bench: Bench, models: list[FinalModel]) -> Callable[[FinalModel, TestReading], None]:
-    """Record the reading of the test set at once, and hold the model for its export."""
-
-    def keep(model: FinalModel, reading: TestReading) -> None:
-        bench.ledger.put_test_reading(bench.experiment.id, reading)
-        models.append(model)
-
-    return keep
-
-
-def export(bench: Bench, model: FinalModel) -> None:
+def export(bench: Bench, model: PackedModel) -> None:
     """Write the model that can be deployed, and images to try it with."""
     record = export_model(model, winner_of(bench.outcome()).number, bench.folder)
     bench.ledger.put_export(bench.experiment.id, record)

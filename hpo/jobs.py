@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from hpo.seeds import derive_seed
 from hpo.spec import ExperimentSpec
-from trainables import FinalModel, TrialContext
+from trainables import PackedModel, TrialContext
 
 EPOCH, OBJECTIVE = "epoch", "objective"
 """Keys of a worker's result that Ray's schedulers read."""
@@ -23,12 +23,14 @@ class TrialJob:
     """Everything a worker needs to train one config.
 
     ``number`` is the trial's; ``seed_index`` counts its re-runs and is None in the search itself.
-    The task "finish" retrains on everything but the test set, and hands the model back.
+    The task "finish" retrains on everything but the test set, and hands the model back. With
+    ``wants_fingerprint`` the first report names the data.
     """
 
     number: int
     seed_index: int | None = None
     task: Literal["train", "finish"] = "train"
+    wants_fingerprint: bool = False
     trainable: str
     import_paths: tuple[Path, ...]
     config: Mapping[str, Any]
@@ -49,7 +51,8 @@ class EpochReport:
         fail_reason: what failed and where, in one line.
         fail_place: exception type and code line; equal for failures of one cause.
         traceback: of the user's exception.
-        final_model: what the task "finish" hands back.
+        fingerprint: of the trainable's data, if the job asked for it.
+        final_model: what the task "finish" hands back; None if the trainable offers no ``finish``.
     """
 
     epoch: int
@@ -59,7 +62,8 @@ class EpochReport:
     fail_reason: str = ""
     fail_place: str = ""
     traceback: str = ""
-    final_model: FinalModel | None = None
+    fingerprint: str | None = None
+    final_model: PackedModel | None = None
 
 
 class JobSource(Protocol):

@@ -18,7 +18,7 @@ from hpo.errors import ExportMismatchError
 from hpo.results import Finalist, accuracy_interval, choose_finalists, export_model
 from hpo.spec import ExperimentSpec
 from storage import RerunRecord
-from trainables import FinalModel
+from trainables import FinalModel, pack
 
 MakeSpec = Callable[..., ExperimentSpec]
 
@@ -108,5 +108,5 @@ def test_an_export_that_computes_something_else_is_refused(tmp_path: Path) -> No
         test_labels=torch.zeros(4, dtype=torch.int64),
     )
     with pytest.raises(ExportMismatchError, match="more than 1e-05"):
-        export_model(model, 0, tmp_path)
+        export_model(pack(model), 0, tmp_path)
     assert not (tmp_path / "standalone_model.pt").exists()

@@ -5,6 +5,7 @@ imports torch, so a spec can be checked without it.
 """
 
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
+from trainables.packing import PackedModel, pack
 from trainables.registry import (
     TRAINABLES,
     Trainable,
@@ -17,9 +18,11 @@ __all__ = [
     "BEST_WEIGHTS",
     "TRAINABLES",
     "FinalModel",
+    "PackedModel",
     "Trainable",
     "TrainableError",
     "TrainableInfo",
     "TrialContext",
     "find_trainable",
+    "pack",
 ]

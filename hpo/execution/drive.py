@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from hpo.jobs import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, TrialJob
-from trainables import Trainable, find_trainable
+from trainables import Trainable, find_trainable, pack
 
 
 class ReportError(ValueError):
@@ -26,6 +26,7 @@ class TrialDrive:
         self._job = job
         self._reports: Iterator[Any] | None = None
         self._last = EpochReport(epoch=0, metrics={}, seconds=0.0)
+        self._fingerprint: str | None = None
 
     def next_report(self) -> EpochReport:
         """Train one epoch more and report it."""
@@ -43,7 +44,10 @@ class TrialDrive:
         except (Exception, SystemExit) as error:  # noqa: BLE001  it is the trial's end, with reason
             return self._failed(error, time.perf_counter() - start)
         self._last = EpochReport(
-            epoch=self._last.epoch + 1, metrics=metrics, seconds=time.perf_counter() - start
+            epoch=self._last.epoch + 1,
+            metrics=metrics,
+            seconds=time.perf_counter() - start,
+            fingerprint=self._fingerprint,
         )
         if self._last.epoch == self._job.context.max_epochs:
             self.close()
@@ -59,8 +63,10 @@ class TrialDrive:
             self._reports = None
 
     def _start(self) -> Iterator[Any]:
-        job = self._job
-        return self._trainable().reports(dict(job.config), job.context)
+        job, trainable = self._job, self._trainable()
+        if job.wants_fingerprint and trainable.fingerprint is not None:
+            self._fingerprint = trainable.fingerprint(dict(job.config), job.context)
+        return trainable.reports(dict(job.config), job.context)
 
     def _finish(self) -> EpochReport:
         """Retrain and test: one report, which carries the model."""
@@ -68,8 +74,7 @@ class TrialDrive:
         try:
             with self._output_to_file():
                 finish = self._trainable().finish
-                assert finish is not None, "only trainables that have one are asked"
-                model = finish(dict(job.config), job.context)
+                model = None if finish is None else pack(finish(dict(job.config), job.context))
         except (Exception, SystemExit) as error:  # noqa: BLE001  it is the job's end, with reason
             return self._failed(error, time.perf_counter() - start)
         seconds = time.perf_counter() - start

@@ -1,7 +1,4 @@
-"""Export the retrained winner as TorchScript, reload it in a new process and compare.
-
-All of torch.jit stands in this file: it is deprecated, and warns some sixty times a call.
-"""
+"""Export the retrained winner as TorchScript, reload it in a new process and compare."""
 
 from __future__ import annotations
 
@@ -11,34 +8,30 @@ import json
 import subprocess
 import sys
 import tempfile
-import warnings
 from pathlib import Path
+
+import numpy as np
 
 from hpo.errors import ExportMismatchError
 from storage import ExportRecord
-from trainables import FinalModel
+from trainables import PackedModel
 
 MODEL_FILE = "standalone_model.pt"
 TOLERANCE = 1e-5
 """Largest difference of a probability between the trained and the reloaded model."""
 
 
-def export_model(model: FinalModel, trial_number: int, folder: Path) -> ExportRecord:
+def export_model(model: PackedModel, trial_number: int, folder: Path) -> ExportRecord:
     """Write ``standalone_model.pt`` and prove that a new process computes the same with it.
 
     Raises:
-        ExportMismatchError: if a probability differs by more than ``TOLERANCE``.
+        ExportMismatchError: if a probability differs by more than ``TOLERANCE``, or the file
+            cannot be loaded.
     """
-    import torch
-
     path = folder / MODEL_FILE
     beside = path.with_suffix(".part")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.script(model.predictor.cpu().eval()).save(str(beside))
-    with torch.no_grad():
-        expected = model.predictor(model.test_images)
-    difference = reloaded_difference(beside, model.test_images, expected)
+    beside.write_bytes(model.torchscript)
+    difference = reloaded_difference(beside, model)
     if not difference <= TOLERANCE:  # also for NaN
         raise ExportMismatchError(
             f"{beside}: probabilities of the reloaded model differ by up to {difference:.2g} from "
@@ -48,26 +41,22 @@ def export_model(model: FinalModel, trial_number: int, folder: Path) -> ExportRe
     return ExportRecord(
         path=str(path),
         trial_number=trial_number,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=hashlib.sha256(model.torchscript).hexdigest(),
         max_difference=difference,
-        n_compared=len(model.test_images),
+        n_compared=len(model.images),
         exported_at=dt.datetime.now(dt.UTC).replace(tzinfo=None),
     )
 
 
-def reloaded_difference(path: Path, images: object, expected: object) -> float:
-    """Largest absolute difference to ``expected`` when a new process loads ``path``.
+def reloaded_difference(path: Path, model: PackedModel) -> float:
+    """Largest absolute difference of a probability when a new process loads ``path``.
 
-    Args:
-        path: a TorchScript file.
-        images: (n, C, H, W) uint8 tensor.
-        expected: (n, n_classes) float32 tensor.
+    Raises:
+        ExportMismatchError: if it cannot load it.
     """
-    import torch
-
     with tempfile.TemporaryDirectory(prefix="hpo-export-") as folder:
-        inputs = Path(folder) / "inputs.pt"
-        torch.save({"images": images, "expected": expected}, inputs)
+        inputs = Path(folder) / "inputs.npz"
+        np.savez(inputs, images=model.images, expected=model.probabilities)
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("reload_check.py")), str(path), inputs],
             capture_output=True,
@@ -80,16 +69,16 @@ def reloaded_difference(path: Path, images: object, expected: object) -> float:
     return float(json.loads(done.stdout)["max_difference"])
 
 
-def save_examples(model: FinalModel, folder: Path) -> list[Path]:
+def save_examples(model: PackedModel, folder: Path) -> list[Path]:
     """One test image of each class as a PNG named after it, to try `hpo predict` with."""
     from PIL import Image
 
     folder.mkdir(exist_ok=True)
     paths = []
-    labels = model.test_labels.tolist()
+    labels = model.labels.tolist()
     for label, name in enumerate(model.class_names):
         if label in labels:
-            pixels = model.test_images[labels.index(label)].permute(1, 2, 0).squeeze(-1).numpy()
+            pixels = model.images[labels.index(label)].transpose(1, 2, 0)
             paths.append(folder / f"{name}.png")
-            Image.fromarray(pixels).save(paths[-1])
+            Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(paths[-1])
     return paths

@@ -9,18 +9,19 @@ import json
 import sys
 import warnings
 
+import numpy as np
 import torch
 
 
 def main() -> None:
     """``reload_check.py MODEL INPUTS``, where INPUTS holds "images" and "expected"."""
     model_path, inputs_path = sys.argv[1:]
-    inputs = torch.load(inputs_path, weights_only=True)
+    inputs = np.load(inputs_path)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         model = torch.jit.load(model_path)
-        actual = model(inputs["images"])
-    difference = (actual - inputs["expected"]).abs().max().item()
+        actual = model(torch.from_numpy(inputs["images"])).numpy()
+    difference = float(np.abs(actual - inputs["expected"]).max())
     print(json.dumps({"max_difference": difference}))
 
 

@@ -9,20 +9,22 @@ from hpo.errors import NoSuccessfulTrialError
 from hpo.jobs import EpochReport, JobFactory, JobList, TrialJob
 from hpo.results.outcome import Finalist
 from storage import TestReading
-from trainables import FinalModel
+from trainables import PackedModel
 
 
 def retrain_job(
-    winner: Finalist, jobs: JobFactory, keep: Callable[[FinalModel, TestReading], None]
+    winner: Finalist, jobs: JobFactory, keep: Callable[[PackedModel, TestReading], None]
 ) -> JobList:
     """The one job of this stage; ``keep`` gets the model and what it scored on the test set."""
 
     def on_end(job: TrialJob, report: EpochReport, seconds: float) -> None:
         model = report.final_model
-        if model is None:
+        if report.ending == "failed":
             raise NoSuccessfulTrialError(
                 f"the retraining of trial {job.number} failed: {report.fail_reason}"
             )
+        if model is None:
+            return  # the trainable offers no `finish`
         keep(
             model,
             TestReading(

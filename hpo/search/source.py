@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import optuna
@@ -51,8 +52,10 @@ class StudySource:
         jobs: JobFactory,
         *,
         record_epoch: Callable[[EpochRecord], None],
+        record_fingerprint: Callable[[str], None] | None = None,
         observers: Sequence[SearchObserver] = (),
     ) -> None:
+        """``record_fingerprint`` gets the name of the data once; None if it is known."""
         requeue_running(study)
         study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed)
         self.scheduler: TrialScheduler = build_scheduler(spec, study.get_trials(deepcopy=False))
@@ -60,7 +63,8 @@ class StudySource:
         self._space = distributions(spec.search_space)
         self._metric = spec.objective.metric
         self._n_trials = n_trials_of(spec)
-        self._record_epoch, self._observers = record_epoch, observers
+        self._record_epoch, self._record_fingerprint = record_epoch, record_fingerprint
+        self._observers = observers
         self._running: dict[int, optuna.Trial] = {}
         limit_s = spec.budget.time_limit_s
         self._deadline = None if limit_s is None else time.monotonic() + limit_s
@@ -82,6 +86,7 @@ class StudySource:
             return None
         trial = self._study.ask(self._space)
         job = self._jobs.trial(trial.number, trial.params)
+        job = replace(job, wants_fingerprint=self._record_fingerprint is not None)
         trial.set_user_attr("seed", job.context.seed)
         self._running[trial.number] = trial
         for observer in self._observers:
@@ -90,6 +95,9 @@ class StudySource:
 
     def reported(self, job: TrialJob, report: EpochReport) -> None:
         """Write one epoch, all its metrics first: the study never knows more than the ledger."""
+        if report.fingerprint is not None and self._record_fingerprint is not None:
+            self._record_fingerprint(report.fingerprint)
+            self._record_fingerprint = None
         self._record_epoch(
             EpochRecord(
                 trial_number=job.number,

@@ -66,7 +66,7 @@ class Tracker:
         self._thread.join(URGENT_TIMEOUT_S if is_urgent else CLOSE_TIMEOUT_S)
 
     def _work(self) -> None:
-        self._attempt(lambda projection: projection.put_parent({}))
+        # Not before the first trial has ended: importing MLflow would slow the workers' start.
         while (trial := self._ended.get()) is not None:
             epochs = self._ledger.epochs(self._experiment.id, trial.number)
             self._attempt(
@@ -80,6 +80,7 @@ class Tracker:
         try:
             if self._projection is None:
                 self._projection = self._open_projection()
+                self._projection.put_parent({})
             write(self._projection)
         except Exception as error:  # noqa: BLE001  MLflow is a picture; it must not stop the search
             self._projection = None

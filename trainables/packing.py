@@ -1,0 +1,59 @@
+"""Pack a final model for its way from a worker to the driver: bytes that need no class of ours.
+
+Scripting is here, beside the network it knows; whoever unpacks needs torch alone, or, to pass the
+bytes on, not even that. torch.jit is deprecated and warns some sixty times a call.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.contract import FinalModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedModel:
+    """A `FinalModel` without torch.
+
+    Attributes:
+        torchscript: the scripted predictor, as `torch.jit.load` reads it.
+        class_names: label of each column of ``probabilities``.
+        n_correct: test images classified correctly.
+        n_test: images in the test set.
+        images: (n, C, H, W) uint8, some test images.
+        labels: (n,) int64, their classes.
+        probabilities: (n, n_classes) float32, what the model computed for them when packed.
+    """
+
+    torchscript: bytes
+    class_names: tuple[str, ...]
+    n_correct: int
+    n_test: int
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+
+
+def pack(model: FinalModel) -> PackedModel:
+    """Script the predictor on the CPU, and keep what it computes for its test images."""
+    import torch
+
+    predictor, buffer = model.predictor.cpu().eval(), io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(predictor), buffer)
+        probabilities = predictor(model.test_images)
+    return PackedModel(
+        torchscript=buffer.getvalue(),
+        class_names=model.class_names,
+        n_correct=model.n_correct,
+        n_test=model.n_test,
+        images=model.test_images.numpy(),
+        labels=model.test_labels.numpy(),
+        probabilities=probabilities.numpy(),
+    )
