@@ -16,7 +16,7 @@ from hpo.tracking.projection import Projection
 from storage import ExperimentRecord, Ledger
 
 RETRY_S = 30.0
-CLOSE_TIMEOUT_S, URGENT_TIMEOUT_S = 60.0, 5.0
+CLOSE_TIMEOUT_S, URGENT_TIMEOUT_S = 60.0, 10.0
 
 
 class Tracker:
@@ -72,7 +72,8 @@ class Tracker:
             self._attempt(
                 partial(Projection.put_trial, trial=trial, epochs=epochs.get(trial.number, []))
             )
-        self._attempt(lambda projection: projection.end_parent(self._status))
+        if self._projection is not None:
+            self._attempt(lambda projection: projection.end_parent(self._status))
 
     def _attempt(self, write: Callable[[Projection], None]) -> None:
         if time.monotonic() < self._retry_at:
