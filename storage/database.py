@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
 BUSY_TIMEOUT_S = 30
+
+UNUSABLE = (sa.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, OSError, ValueError)
+"""What SQLAlchemy, Optuna and the drivers raise for a URL or a database that cannot be used."""
 
 
 class DatabaseError(Exception):
@@ -30,7 +34,7 @@ def open_engine(url: str) -> sa.Engine:
         _set_pragmas(engine)
         with engine.connect():
             pass
-    except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
+    except UNUSABLE as error:
         raise DatabaseError(f"cannot open database {shown_url(url)}: {_reason(error)}") from None
     return engine
 
@@ -44,7 +48,13 @@ def open_optuna_storage(url: str) -> RDBStorage:
     try:
         storage = RDBStorage(url, engine_kwargs=_options(sa.make_url(url)))
         _set_pragmas(storage.engine)
-    except (sa.exc.SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
+        storage.engine.dispose()  # connections from before the pragmas
+    except (
+        sa.exc.SQLAlchemyError,
+        optuna.exceptions.OptunaError,
+        ImportError,
+        ValueError,
+    ) as error:
         raise DatabaseError(f"cannot open database {shown_url(url)}: {_reason(error)}") from None
     return storage
 
@@ -74,10 +84,10 @@ def shown_url(url: str) -> str:
     """The URL without its password, for messages."""
     try:
         return sa.make_url(url).render_as_string(hide_password=True)
-    except sa.exc.ArgumentError:
-        return repr(url)
+    except (sa.exc.ArgumentError, ValueError):
+        return repr(re.sub(r"//[^/@]*@", "//***@", url))
 
 
 def _reason(error: BaseException) -> str:
-    cause = getattr(error, "orig", None) or error
+    cause = getattr(error, "orig", None) or error.__cause__ or error
     return f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"

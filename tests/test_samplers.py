@@ -191,7 +191,11 @@ def test_grid_visits_each_cell_once(seed: int) -> None:
     assert sorted(map(str, asked)) == sorted(map(str, cells))
 
 
-@pytest.mark.parametrize("spec", [TpeSpec(name="tpe"), GpSpec(name="gp")], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "spec",
+    [TpeSpec(name="tpe"), GpSpec(name="gp", n_startup_trials=25)],  # the process is slow to fit
+    ids=lambda spec: spec.name,
+)
 def test_a_model_learns_where_the_low_values_are(spec: SamplerSpec) -> None:
     """The best of its 40 draws is far below a usual random draw, and so are most of its last 20."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import random
@@ -27,6 +28,7 @@ from trainables import (
     TrainableError,
     TrialContext,
     find_trainable,
+    pack,
 )
 from trainables.analytic import branin
 from trainables.cnn.config import CnnConfig, CnnConfigError
@@ -35,6 +37,8 @@ from trainables.cnn.predictor import Predictor
 from trainables.cnn.training import fingerprint, finish, train
 from trainables.images import dataset
 from trainables.images.dataset import LabelledImages, load_split, stratified_split
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 
 MAX_EPOCHS = 3
 SMALL_CNN = {"depth": 1, "filters": 4, "batch_size": 256, "randaugment_num_ops": 1}
@@ -339,17 +343,64 @@ def test_a_trainable_that_changes_its_config_changes_its_own(
     assert job.config == {"x": 1}
 
 
-@pytest.mark.parametrize(
-    ("body", "ending", "model"),
-    [("return 'a model'", "complete", "a model"), ("print('so far')\n 1 / 0", "failed", None)],
-)
-def test_finishing_is_one_report_with_the_model_or_the_reason(
-    body: str, ending: str, model: Any, write_module: Callable[[str], str], tmp_path: Path
+FINISH = """
+import torch
+from trainables import FinalModel
+
+class Softmax(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1).float().softmax(dim=1)
+
+def train(config): return 1
+
+def finish(config, trial):
+    images = torch.arange(6, dtype=torch.uint8).reshape(3, 1, 1, 2)
+    labels = torch.tensor([1, 1, 0])
+    return FinalModel(predictor=Softmax(), class_names=("no", "yes"), n_correct=2, n_test=3,
+                      test_images=images, test_labels=labels)
+"""
+
+
+def finished(text: str, write_module: Callable[[str], str], folder: Path) -> EpochReport:
+    return TrialDrive(job_of(write_module(text), folder, task="finish")).next_report()
+
+
+def test_finishing_is_one_report_with_a_model_that_anyone_can_load(
+    write_module: Callable[[str], str], tmp_path: Path
 ) -> None:
-    module = write_module(f"def train(config): 1\ndef finish(config, trial):\n {body}\n")
-    report = TrialDrive(job_of(module, tmp_path, task="finish")).next_report()
-    assert (report.ending, report.final_model) == (ending, model)
-    assert ("ZeroDivisionError" in report.fail_reason) == (ending == "failed")
+    report = finished(FINISH, write_module, tmp_path)
+    packed = report.final_model
+    assert (report.ending, report.fail_reason) == ("complete", "")
+    assert (packed.class_names, packed.n_correct, packed.n_test) == (("no", "yes"), 2, 3)
+    assert packed.labels.tolist() == [1, 1, 0]
+    loaded = torch.jit.load(io.BytesIO(packed.torchscript))
+    assert np.array_equal(loaded(torch.from_numpy(packed.images)).numpy(), packed.probabilities)
+
+
+def test_a_model_that_cannot_be_finished_gives_the_reason(
+    write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    text = "def train(config): return 1\ndef finish(config, trial):\n    print('so far')\n    1 / 0"
+    report = finished(text, write_module, tmp_path)
+    assert (report.ending, report.final_model) == ("failed", None)
+    assert re.search(r"ZeroDivisionError: .*users_module_\d+\.py:4", report.fail_reason)
+    assert (tmp_path / "trial" / OUTPUT_FILE).read_text() == "so far\n"
+
+
+def test_a_trainable_without_finish_has_no_final_model(
+    write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    report = finished("def train(config): return 1", write_module, tmp_path)
+    assert (report.ending, report.final_model) == ("complete", None)
+
+
+@pytest.mark.parametrize(("wanted", "named"), [(True, "digits 1"), (False, None)])
+def test_the_data_is_named_in_the_first_report_if_that_is_wanted(
+    wanted: bool, named: str | None, write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    text = STEPS + "def fingerprint(config, trial): return f'digits {trial.seed}'\n"
+    job = job_of(write_module(text), tmp_path, wants_fingerprint=wanted)
+    assert TrialDrive(job).next_report().fingerprint == named
 
 
 # --- the registered ones ---
@@ -560,7 +611,9 @@ def test_test_images_influence_neither_the_search_nor_the_retrained_model(
 
 def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     """They load without running code from the file, and reach the best reported accuracy."""
-    reports = list(train(SMALL_CNN, context(tmp_path, max_epochs=4)))
+    reports = list(train({**SMALL_CNN, "lr": 0.1}, context(tmp_path, max_epochs=5)))
+    accuracies = [report["val_accuracy"] for report in reports]
+    assert max(accuracies) > accuracies[-1], "the best epoch must not be the last for this test"
     network = Cnn(CnnConfig.from_mapping(SMALL_CNN), in_channels=1, n_classes=10)
     network.load_state_dict(torch.load(tmp_path / BEST_WEIGHTS, weights_only=True))
     data = load_split("digits", 0)
@@ -575,7 +628,7 @@ def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     )
     predicted = predictor(torch.from_numpy(data.validation.images)).argmax(dim=1).numpy()
     accuracy = (predicted == data.validation.labels).mean()
-    assert accuracy == pytest.approx(max(report["val_accuracy"] for report in reports))
+    assert accuracy == pytest.approx(max(accuracies))
     assert [file.name for file in tmp_path.iterdir()] == [BEST_WEIGHTS]
 
 
@@ -610,6 +663,15 @@ def test_a_final_model_brings_test_images_to_compare_its_export_with(
     assert np.array_equal(final_model.test_labels.numpy(), test.labels[:n])
 
 
+def test_a_packed_final_model_predicts_the_same(final_model: FinalModel) -> None:
+    packed = pack(final_model)
+    loaded = torch.jit.load(io.BytesIO(packed.torchscript))
+    probabilities = loaded(torch.from_numpy(packed.images))
+    torch.testing.assert_close(probabilities, torch.from_numpy(packed.probabilities))
+    assert np.array_equal(packed.images, final_model.test_images.numpy())
+    assert loaded(torch.zeros(1, 1, 20, 13, dtype=torch.uint8)).shape == (1, 10)
+
+
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (20, 13), (13, 20), (3, 40), (1, 1)])
 def test_a_predictor_takes_an_image_of_any_size(
     height: int, width: int, final_model: FinalModel
@@ -618,6 +680,12 @@ def test_a_predictor_takes_an_image_of_any_size(
     probabilities = final_model.predictor(image)
     assert probabilities.shape == (1, 10)
     assert probabilities.sum().item() == pytest.approx(1)
+
+
+def test_a_predictor_looks_at_the_centre_of_an_oblong_image(final_model: FinalModel) -> None:
+    wide = torch.randint(0, 256, (1, 1, 8, 14), dtype=torch.uint8)
+    centre = wide[:, :, :, 3:11]
+    torch.testing.assert_close(final_model.predictor(wide), final_model.predictor(centre))
 
 
 def test_an_image_is_classified_alike_alone_and_in_a_batch(final_model: FinalModel) -> None:

@@ -113,7 +113,7 @@ def _import(module_name: str, import_paths: Sequence[Path]) -> Any:
             f"no module {module_name!r} in {places}; a trainable of yours is a file "
             f"{module_name.split('.', maxsplit=1)[0]}.py there"
         ) from None
-    except Exception as error:  # noqa: BLE001  whatever it raises is the user's to mend
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it raises is the user's
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = (
             f"{error.filename}:{error.lineno}"

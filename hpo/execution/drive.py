@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import sysconfig
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,9 @@ from typing import Any
 
 from hpo.jobs import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, TrialJob
 from trainables import Trainable, find_trainable, pack
+
+LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<frozen ")
+"""Where code lies that no user wrote."""
 
 
 class ReportError(ValueError):
@@ -58,7 +62,7 @@ class TrialDrive:
         """End the trainable, which may be in the middle; its ``finally`` blocks run."""
         if self._reports is not None:
             # The trial's result stands already; a cleanup that fails cannot change it.
-            with contextlib.suppress(Exception), self._output_to_file():
+            with contextlib.suppress(Exception, SystemExit), self._output_to_file():
                 self._reports.close()  # type: ignore[attr-defined]
             self._reports = None
 
@@ -150,4 +154,7 @@ def _place(error: BaseException) -> str:
     if isinstance(error, ReportError):
         return ""
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    # A library that raises was called with something: the line that called it is the user's.
+    own = [frame for frame in frames if not frame.filename.startswith(LIBRARIES)]
+    last = next(reversed(own or frames), None)
+    return "" if last is None else f"{last.filename}:{last.lineno}"

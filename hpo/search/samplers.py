@@ -85,8 +85,14 @@ class SeededByTrial(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """As the sampler says."""
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+        """As a sampler says that was made for this parameter of this trial alone.
+
+        Optuna stores parameters one by one: a trial that was cut off between two of them draws
+        the second as if nothing had happened.
+        """
+        purpose = f"proposal of {param_name}"
+        sampler = self._make(derive_seed(self._study_seed, trial.number, purpose))
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 def _grid(_: GridSpec, space: Space, study_seed: int) -> BaseSampler:

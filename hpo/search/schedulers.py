@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +38,8 @@ def _median(spec: MedianSpec, experiment: ExperimentSpec) -> TrialScheduler:
         mode=_mode(experiment),
         grace_period=spec.grace_epochs,
         min_samples_required=spec.min_trials,
-        min_time_slice=sys.maxsize,  # never pause a trial to let another one catch up
+        # Never pause a trial to let another one catch up; any finite time pauses it once.
+        min_time_slice=math.inf,  # type: ignore[arg-type]
     )
 
 
@@ -74,20 +75,23 @@ class _PastTrial:
 
 
 def _replay(scheduler: Any, trial: FrozenTrial) -> None:
-    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+    """Tell ``scheduler`` what a worker told it: each epoch, and how the trial ended."""
+    if not trial.state.is_finished():
         return
     past = _PastTrial(f"past-{trial.number}")
     results = [
         {EPOCH: epoch, OBJECTIVE: value}
         for epoch, value in sorted(trial.intermediate_values.items())
     ]
-    scheduler.on_trial_add(None, past)
-    for result in results[:-1]:
-        scheduler.on_trial_result(None, past, result)
     if trial.state == TrialState.COMPLETE:
-        scheduler.on_trial_complete(None, past, results[-1])
-    else:
-        scheduler.on_trial_result(None, past, results[-1])
+        *results, last = results
+    elif trial.state == TrialState.FAIL:
+        last = {EPOCH: len(results), OBJECTIVE: math.nan}
+    scheduler.on_trial_add(None, past)
+    for result in results:
+        scheduler.on_trial_result(None, past, result)
+    if trial.state != TrialState.PRUNED:
+        scheduler.on_trial_complete(None, past, last)
 
 
 def _mode(experiment: ExperimentSpec) -> str:

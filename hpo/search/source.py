@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
-from hpo.errors import NoSuccessfulTrialError
+from hpo.errors import NoSuccessfulTrialError, UsageError
 from hpo.jobs import TRACEBACK_FILE, EpochReport, JobFactory, TrialJob, worker_died
 from hpo.search.samplers import build_sampler
 from hpo.search.schedulers import build_scheduler
@@ -22,6 +22,7 @@ from hpo.spec import ExperimentSpec, GridSpec
 from storage import EpochRecord, n_finished, put_intermediate_value, requeue_running
 
 MAX_OPENING_FAILURES = 5
+MAX_GRID_CELLS = 1_000_000
 
 
 class SearchObserver(Protocol):
@@ -154,7 +155,17 @@ class StudySource:
 
 
 def n_trials_of(spec: ExperimentSpec) -> int:
-    """Trials of the whole search: the budget, or the cells of the grid if these are fewer."""
+    """Trials of the whole search: the budget, or the cells of the grid if these are fewer.
+
+    Raises:
+        UsageError: if the grid is too large to be listed.
+    """
     if not isinstance(spec.sampler, GridSpec):
         return spec.budget.n_trials
-    return min(spec.budget.n_trials, n_distinct_configs(spec.search_space) or 0)
+    n_cells = n_distinct_configs(spec.search_space) or 0
+    if n_cells > MAX_GRID_CELLS:
+        raise UsageError(
+            f"the grid of {spec.name!r} has {n_cells:,} cells, more than {MAX_GRID_CELLS:,}; give "
+            "wider steps, or another sampler: -o sampler=random"
+        )
+    return min(spec.budget.n_trials, n_cells)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from optuna.distributions import (
@@ -14,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from hpo.spec import FloatParameter, IntParameter, Parameter
+from hpo.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter
 
 Space = Mapping[str, Parameter]
 
@@ -53,26 +54,33 @@ def grid(space: Space) -> list[dict[str, Any]]:
 
 def n_distinct_configs(space: Space) -> int | None:
     """How many configs the space holds; None if a parameter is continuous."""
-    count = 1
-    for parameter in space.values():
-        axis = values(parameter)
-        if axis is None:
+    counts = [n_values(parameter) for parameter in space.values()]
+    return None if None in counts else math.prod(count or 0 for count in counts)
+
+
+def n_values(parameter: Parameter) -> int | None:
+    """How many values a parameter has; None if it is continuous."""
+    if isinstance(parameter, IntParameter):
+        return len(range(parameter.low, parameter.high + 1, parameter.step))
+    if isinstance(parameter, FloatParameter):
+        if parameter.low == parameter.high:
+            return 1
+        if parameter.step is None:
             return None
-        count *= len(axis)
-    return count
+        # As written: 3 * 0.1 is not 0.3 in binary.
+        span = Fraction(str(parameter.high)) - Fraction(str(parameter.low))
+        return int(span / Fraction(str(parameter.step))) + 1
+    return len(parameter.choices)
 
 
 def values(parameter: Parameter) -> list[Any] | None:
     """Every value of a parameter, ascending; None if it is continuous."""
+    if isinstance(parameter, CategoricalParameter):
+        return list(parameter.choices)
+    count = n_values(parameter)
+    if count is None:
+        return None
     if isinstance(parameter, IntParameter):
         return list(range(parameter.low, parameter.high + 1, parameter.step))
-    if isinstance(parameter, FloatParameter):
-        if parameter.low == parameter.high:
-            return [parameter.low]
-        if parameter.step is None:
-            return None
-        # In decimal: 0.1 + 0.1 + 0.1 is not 0.3 in binary, and 3 * 0.1 is not either.
-        low, step = Decimal(str(parameter.low)), Decimal(str(parameter.step))
-        n_steps = int((Decimal(str(parameter.high)) - low) / step)
-        return [float(low + index * step) for index in range(n_steps + 1)]
-    return list(parameter.choices)
+    low, step = Fraction(str(parameter.low)), Fraction(str(parameter.step or 0))
+    return [float(low + index * step) for index in range(count)]

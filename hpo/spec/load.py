@@ -81,9 +81,11 @@ def _located(source: Source, error: ValidationError) -> list[tuple[str, str]]:
     """Pydantic's errors with the file's places and in the user's words; one per value."""
     found: dict[KeyPath, list[tuple[str, str]]] = {}
     for detail in error.errors(include_url=False):
-        path = _path_in_file(source.data, detail["loc"])
         if detail["type"] in ("missing", "extra_forbidden"):
-            path = (*path, detail["loc"][-1]) if path[-1:] != detail["loc"][-1:] else path
+            *section, key = detail["loc"]
+            path = (*_path_in_file(source.data, section), key)
+        else:
+            path = _path_in_file(source.data, detail["loc"])
         if detail["type"] == "union_tag_invalid":
             tagged = (*path, detail["ctx"]["discriminator"].strip("'"))
             path = tagged if tagged in source.places else path
@@ -103,7 +105,12 @@ def _located(source: Source, error: ValidationError) -> list[tuple[str, str]]:
 def _path_in_file(data: Any, loc: Sequence[str | int]) -> KeyPath:
     """Drop the names of types and union members that pydantic puts between the keys."""
     path: list[str | int] = []
+    has_tag = False
     for part in loc:
+        if path and isinstance(data, dict) and part in (data.get("type"), data.get("name")):
+            if not has_tag:
+                has_tag = True  # of the union that this section is a member of, not a key of it
+                continue
         is_key = isinstance(data, dict) and part in data
         if is_key or (isinstance(data, list) and isinstance(part, int) and part < len(data)):
             path.append(part)

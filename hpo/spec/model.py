@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -79,10 +78,10 @@ def _range_breaches(
     if log and has_step:
         found.append(("step", "`step` and `log` exclude each other; drop one of them"))
     elif has_step and low <= high:
-        # In decimal, because 0.3 is no multiple of 0.1 in binary.
-        span, width = Decimal(str(high)) - Decimal(str(low)), Decimal(str(step))
+        # As written, because 0.3 is no multiple of 0.1 in binary.
+        span, width = Fraction(str(high)) - Fraction(str(low)), Fraction(str(step))
         if span % width:
-            reached = Decimal(str(low)) + math.floor(span / width) * width
+            reached = float(Fraction(str(low)) + span // width * width)
             found.append(
                 ("high", f"`high` must be `low` plus a whole number of steps, e.g. {reached}")
             )

@@ -19,6 +19,7 @@ KeyPath = tuple[str | int, ...]
 
 # A spec of a thousand parameters has fewer; aliases of aliases reach it in milliseconds.
 MAX_NODES = 20_000
+MAX_DEPTH = 50  # a list that holds itself has no end
 
 
 @dataclass
@@ -54,7 +55,8 @@ class Source:
             self.problems.append((place, "must have the form path=value, e.g. budget.n_trials=10"))
             return
         parent = self.data
-        for key in path[:-1]:
+        for index, key in enumerate(path[:-1], start=1):
+            self.key_places.setdefault(path[:index], place)
             parent = parent.setdefault(str(key), {})
             if not isinstance(parent, dict):
                 self.problems.append((place, f"{key!r} is no section; set it whole: -o {key}=..."))
@@ -66,6 +68,7 @@ class Source:
             return
         for stale in [known for known in self.places if known[: len(path)] == path]:
             del self.places[stale]
+        self.places[path] = self.key_places[path] = place
         parent[str(path[-1])] = _Builder(self, lambda _: place).build(node, path)
 
 
@@ -93,8 +96,7 @@ def parse_source(text: str, name: str) -> Source:
     try:
         node = _compose(text)
     except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        place = f"{name}:{_place_of_error(text, error)}"
         raise SpecError(name, [f"{place}: is no YAML: {_first_line(error)}"]) from None
     if not isinstance(node, MappingNode):
         raise SpecError(name, ["must be a mapping of keys such as `name:` and `search_space:`"])
@@ -108,8 +110,19 @@ def parse_source(text: str, name: str) -> Source:
 
 
 def _compose(text: str) -> Node | None:
-    node: Node | None = YAML(typ="safe", pure=True).compose(text)
+    try:
+        node: Node | None = YAML(typ="safe", pure=True).compose(text)
+    except RecursionError:
+        raise YAMLError("is nested too deeply") from None
     return node
+
+
+def _place_of_error(text: str, error: YAMLError) -> str:
+    """Line and column, counted from 1, of what the parser or the reader stumbled on."""
+    if mark := getattr(error, "problem_mark", None):
+        return f"{mark.line + 1}:{mark.column + 1}"
+    before = text[: getattr(error, "position", 0)]
+    return f"{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
 
 
 def _first_line(error: YAMLError) -> str:
@@ -132,6 +145,8 @@ class _Builder:
             raise SpecError(
                 self._source.name, [f"holds more than {MAX_NODES:,} values, aliases counted"]
             )
+        if len(path) > MAX_DEPTH:
+            raise SpecError(self._source.name, [f"is nested more than {MAX_DEPTH} levels deep"])
         self._source.places[path] = self._place_of(node)
         if isinstance(node, MappingNode):
             return self._mapping(node, path)

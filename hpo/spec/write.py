@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.representer import SafeRepresenter
 
 from hpo.spec.model import ExperimentSpec
+
+SIMPLE_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*(:[A-Za-z_][A-Za-z0-9_]*)?", re.ASCII)
 
 
 def spec_to_yaml(spec: ExperimentSpec) -> str:
     """The whole spec as YAML that `load_spec` reads back to an equal one."""
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _QuotingRepresenter
     yaml.default_flow_style = None  # innermost collections on one line
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 100
     stream = io.StringIO()
     yaml.dump(spec.model_dump(mode="python"), stream)
     return stream.getvalue()
+
+
+class _QuotingRepresenter(SafeRepresenter):
+    """Quotes every word with an unusual character; ruamel writes some of them unreadably plain."""
+
+    def represent_str(self, data: str) -> Any:
+        """A scalar, quoted unless it is a simple word."""
+        style = None if SIMPLE_WORD.fullmatch(data) else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_QuotingRepresenter.add_representer(str, _QuotingRepresenter.represent_str)
 
 
 def differences(old: ExperimentSpec, new: ExperimentSpec) -> list[str]:

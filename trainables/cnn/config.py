@@ -63,11 +63,11 @@ class CnnConfig:
             for key, value in given.items()
             if key in types and not _is_a(value, types[key])
         ]
-        if not problems:
-            problems = _breaches(cls(**given))
+        typed = {k: v for k, v in given.items() if k in types and _is_a(v, types[k])}
+        problems += _breaches(cls(**typed))
         if problems:
             raise CnnConfigError("; ".join(problems))
-        return cls(**given)
+        return cls(**typed)
 
 
 def _is_a(value: Any, type_name: str) -> bool:
