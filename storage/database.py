@@ -49,12 +49,7 @@ def open_optuna_storage(url: str) -> RDBStorage:
         storage = RDBStorage(url, engine_kwargs=_options(sa.make_url(url)))
         _set_pragmas(storage.engine)
         storage.engine.dispose()  # connections from before the pragmas
-    except (
-        sa.exc.SQLAlchemyError,
-        optuna.exceptions.OptunaError,
-        ImportError,
-        ValueError,
-    ) as error:
+    except UNUSABLE as error:
         raise DatabaseError(f"cannot open database {shown_url(url)}: {_reason(error)}") from None
     return storage
 

@@ -100,7 +100,10 @@ def test_the_spec_is_an_artifact_of_the_parent(tracked: Shell) -> None:
 def test_finalists_carry_their_reruns(tracked: Shell) -> None:
     trials = children(tracked, "up")
     finalists = trials[trials["tags.hpo.finalist_rank"].notna()]
-    assert sorted(finalists["tags.hpo.finalist_rank"]) == ["1", "2", "3"]
+    n_finalists = min(3, (trials["status"] == "FINISHED").sum())
+    assert sorted(finalists["tags.hpo.finalist_rank"].astype(int)) == list(
+        range(1, n_finalists + 1)
+    )
     assert finalists["metrics.rerun_mean"].notna().all()
     assert finalists["metrics.rerun_2"].notna().all()
 

@@ -107,10 +107,10 @@ def _path_in_file(data: Any, loc: Sequence[str | int]) -> KeyPath:
     path: list[str | int] = []
     has_tag = False
     for part in loc:
-        if path and isinstance(data, dict) and part in (data.get("type"), data.get("name")):
-            if not has_tag:
-                has_tag = True  # of the union that this section is a member of, not a key of it
-                continue
+        tags = (data.get("type"), data.get("name")) if path and isinstance(data, dict) else ()
+        if part in tags and not has_tag:
+            has_tag = True  # of the union that this section is a member of, not a key of it
+            continue
         is_key = isinstance(data, dict) and part in data
         if is_key or (isinstance(data, list) and isinstance(part, int) and part < len(data)):
             path.append(part)
