@@ -118,7 +118,7 @@ def test_the_summary_is_ten_lines_at_most_and_alone_on_stdout(
     lines = asha_run.stdout.splitlines()
     assert len(lines) <= 10
     assert lines[0].startswith("asha ")
-    assert "a minimum over noise" in asha_run.stdout
+    assert "minimum over noise" in asha_run.stdout
     assert "3 fresh seeds" in asha_run.stdout
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def _rerun_card(outcome: Outcome) -> Card:
     if outcome.spec.objective.direction == "minimize":
         gain = -gain
     comparison = "Equal to"
-    if gain:
+    if not math.isclose(winner.mean, winner.search_value, rel_tol=1e-9):
         comparison = f"{_number(abs(gain))} {'better' if gain > 0 else 'worse'} than"
     of_seeds = f"{winner.n_seeds} fresh seeds" if winner.n_seeds > 1 else "one fresh seed"
     error = winner.standard_error

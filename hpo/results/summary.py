@@ -17,7 +17,6 @@ def summary(outcome: Outcome, folder: Path) -> str:
     """The outcome in ten lines of at most 100 columns, paths relative to where the user stands."""
     name, spec, winner = outcome.experiment.name, outcome.spec, outcome.winner
     metric = spec.objective.metric
-    extreme = "maximum" if spec.objective.direction == "maximize" else "minimum"
     lines = [_line(name, trials_line(outcome))]
     if winner is not None and winner.mean is not None:
         error = winner.standard_error
@@ -27,7 +26,7 @@ def summary(outcome: Outcome, folder: Path) -> str:
                 "winner", f"trial {winner.number}, best mean of {len(outcome.finalists)} finalists"
             ),
             _line("params", params_text(winner.params)),
-            _line("search", f"{metric} {winner.search_value:.4f}, a {extreme} over noise"),
+            _line("search", f"{metric} {winner.search_value:.4f}{_optimism(outcome)}"),
             _line("re-runs", f"{metric} {winner.mean:.4f}{spread}, {winner.n_seeds} fresh seeds"),
         ]
     lines += _test_lines(outcome, folder)
@@ -56,6 +55,17 @@ def params_text(params: Mapping[str, Any]) -> str:
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in params.items()
     )
+
+
+def _optimism(outcome: Outcome) -> str:
+    """What a search value is: an extreme over noise, and that of the winner or of another trial."""
+    is_maximized = outcome.spec.objective.direction == "maximize"
+    extreme, pick = ("maximum", max) if is_maximized else ("minimum", min)
+    best = pick(outcome.finalists, key=lambda finalist: finalist.search_value)
+    winner = outcome.winner
+    if winner is None or best.search_value == winner.search_value:
+        return f", a {extreme} over noise"
+    return f"; the {extreme} over noise was {best.search_value:.4f}, trial {best.number}"
 
 
 def _test_lines(outcome: Outcome, folder: Path) -> list[str]:
