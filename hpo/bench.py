@@ -61,7 +61,7 @@ class Bench:
 
 
 def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> ExperimentRecord | None:
-    """The record of an experiment that goes on, None for a new one; writes nothing.
+    """The record of an experiment that goes on, None for a new one; changes no record.
 
     Raises:
         UsageError: if it exists and shall not be resumed, or with another spec, or if it does not
@@ -231,3 +231,6 @@ def storage_errors() -> Iterator[None]:
         raise StorageError(str(error)) from error
     except sa.exc.SQLAlchemyError as error:
         raise StorageError(f"the database failed: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise StorageError(f"{place}{error.strerror or error}") from error

@@ -7,7 +7,9 @@ so that `hpo --help` answers at once.
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +87,7 @@ def run(
             outcome = run_experiment(
                 spec, places, progress, resume=resume, resume_command=_resume_command()
             )
-        typer.echo(summary(outcome, places.run_folder(spec.name)))
+        typer.echo(summary(outcome, places.run_folder(spec.name), _program()))
 
 
 @app.command()
@@ -160,7 +162,7 @@ def sync(
 @app.command()
 def dashboard(
     name: Annotated[str | None, typer.Argument(help="Name of an experiment.")] = None,
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
     storage: StorageOption = None,
 ) -> None:
     """Browse the studies in optuna-dashboard, on this machine only.
@@ -195,7 +197,15 @@ def _places(storage: str | None, tracking_uri: str | None) -> Places:
 
 def _resume_command() -> str:
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    return shlex.join(["hpo", *arguments, "--resume"])
+    return f"{_program()} {shlex.join([*arguments, '--resume'])}"
+
+
+def _program() -> str:
+    """How the user called us: `hpo`, or its path if it is not on the PATH (`make run`)."""
+    called = Path(sys.argv[0])
+    if called.name != "hpo" or shutil.which("hpo"):
+        return "hpo"
+    return shlex.quote(os.path.relpath(called))
 
 
 def main() -> NoReturn:

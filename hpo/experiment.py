@@ -72,22 +72,28 @@ def run_experiment(
                 progress.say(f"experiment {spec.name!r} is finished: there is nothing left to do")
                 return bench.outcome()
             progress.say(f"{spec.name}: starting Ray; results will be in {places.runs}")
+            if recorded is not None:
+                recorded = replace(recorded, finished_at=None)  # it goes on
             with ray_cluster(spec.resources) as n_fitting:
                 interrupt.listen()
                 bench = open_bench(spec, places, recorded)
-                models = run_workers(bench, progress, n_fitting, interrupt)
+                models, is_quiet = run_workers(bench, progress, n_fitting, interrupt)
             if interrupt.signum is not None:
                 raise RunInterruptedError(
                     interrupt.signum,
                     f"interrupted; what is finished is kept. Go on with:\n  {resume_command}",
                 )
-            return wind_up(bench, progress, models)
+            interrupt.release()  # nothing asks any more: a signal now ends the process at once
+            return wind_up(bench, progress, models, is_quiet=is_quiet)
 
 
 def run_workers(
     bench: Bench, progress: RunProgress, n_fitting: int, interrupt: InterruptFlag
-) -> list[PackedModel]:
-    """Everything that trains. Returns the retrained winner, or nothing if it was exported before.
+) -> tuple[list[PackedModel], bool]:
+    """Everything that trains.
+
+    Returns the retrained winner, or nothing if it was exported before, and whether MLflow is
+    quiet: two writers at a time would double its runs.
 
     At the end nothing is RUNNING in the study, and MLflow has been told all it would hear.
     """
@@ -105,11 +111,13 @@ def run_workers(
         status = "KILLED" if interrupt.is_set else "RUNNING"
     finally:
         requeue_running(bench.study)
-        tracker.close(status, is_urgent=interrupt.is_set)
-    return models
+        is_quiet = tracker.close(status, is_urgent=interrupt.is_set)
+    return models, is_quiet
 
 
-def wind_up(bench: Bench, progress: RunProgress, models: list[PackedModel]) -> Outcome:
+def wind_up(
+    bench: Bench, progress: RunProgress, models: list[PackedModel], *, is_quiet: bool
+) -> Outcome:
     """Everything that needs no worker: export, report, MLflow."""
     if models:
         export(bench, models[0])
@@ -117,7 +125,10 @@ def wind_up(bench: Bench, progress: RunProgress, models: list[PackedModel]) -> O
     bench = finished(bench)
     write_report(bench.outcome(), bench.study, bench.folder / REPORT_FILE)
     bench.ledger.put(bench.experiment)
-    try_to_synchronize(bench, progress)
+    if is_quiet:
+        try_to_synchronize(bench, progress)
+    else:
+        progress.say(f"MLflow is slow; bring it up to date later with: hpo sync {bench.spec.name}")
     return bench.outcome()
 
 

@@ -127,8 +127,9 @@ class RunProgress:
             )
         rest = self._console.width - sum(widths.values()) - 2 * len(widths)
         table.add_column("params", width=max(8, rest), no_wrap=True, overflow="ellipsis")
-        running = [row for row in self._rows.values() if row.state == "RUNNING"]
-        ended = [row for row in self._rows.values() if row.state != "RUNNING"]
+        rows = list(self._rows.values())  # at once: this is another thread
+        running = [row for row in rows if row.state == "RUNNING"]
+        ended = [row for row in rows if row.state != "RUNNING"]
         for row in [*ended[-max(1, MAX_ROWS - len(running)) :], *running[:MAX_ROWS]]:
             table.add_row(
                 str(row.number),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -354,3 +355,21 @@ def test_a_second_driver_of_one_experiment_is_refused(user: Shell) -> None:
     assert second.returncode == 3
     assert str(process.pid) in second.stderr
     assert_no_traceback(second)
+
+
+@pytest.mark.usefixtures("gate")
+def test_ctrl_c_ends_a_run_with_its_own_ray_and_all_its_processes(
+    user: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal goes to the whole process group, as from a terminal."""
+    monkeypatch.delenv("RAY_ADDRESS")
+    process = user.start("run", "mine.yaml", "-oname=alone", "-otrainable=my_module:slow")
+    reached = user.folder / "gate.reached"
+    while not reached.exists():
+        assert process.poll() is None, process.communicate()
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "hpo run mine.yaml -oname=alone -otrainable=my_module:slow --resume" in stderr
+    assert "Traceback" not in stderr
+    assert states(user, "alone")["RUNNING"] == 0

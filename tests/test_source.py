@@ -155,6 +155,7 @@ def test_five_failures_of_one_kind_stop_it_unless_something_succeeded_before(
         search.ended(take(search), failure)
     with pytest.raises(NoSuccessfulTrialError, match="ValueError line 1"):
         search.next_job()
+    assert source("budget.n_trials=20").next_job() is not None  # mended, and started again
     study.add_trial(optuna.trial.create_trial(value=1.0))
     assert search.next_job() is not None
 

@@ -14,7 +14,6 @@ set, test once, hand back what to export) and ``fingerprint(config, trial) -> st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +53,8 @@ class FinalModel:
 
     Attributes:
         predictor: a scriptable module on the CPU in eval mode; (B, C, H, W) uint8 -> (B, n_classes)
-            float32 probabilities. It holds preprocessing and ``class_names``.
+            float32 probabilities. It holds the preprocessing; its attributes ``class_names`` (a
+            list of words) and ``in_channels`` (1 or 3) let `hpo predict` use the exported file.
         class_names: label of each column of the predictor's output.
         n_correct: test images classified correctly.
         n_test: images in the test set.
@@ -73,7 +73,3 @@ class FinalModel:
     def test_accuracy(self) -> float:
         """Fraction of the test images classified correctly."""
         return self.n_correct / self.n_test
-
-
-Config = Mapping[str, object]
-"""Drawn parameters, fixed values and ``seed`` of one trial."""

@@ -31,6 +31,10 @@ class InterruptFlag:
         trace: TracebackType | None,
     ) -> None:
         """Put the handlers back that were there before."""
+        self.release()
+
+    def release(self) -> None:
+        """Put the handlers back: a signal does again what it did before."""
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 

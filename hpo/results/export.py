@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,6 @@ def save_examples(model: PackedModel, folder: Path) -> list[Path]:
     for label, name in enumerate(model.class_names):
         if label in labels:
             pixels = model.images[labels.index(label)].transpose(1, 2, 0)
-            paths.append(folder / f"{name}.png")
+            paths.append(folder / (re.sub(r"[^\w.-]", "_", name) + ".png"))
             Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(paths[-1])
     return paths

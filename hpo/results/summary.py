@@ -13,8 +13,14 @@ from hpo.results.report import REPORT_FILE
 from hpo.results.retrain import accuracy_interval
 
 
-def summary(outcome: Outcome, folder: Path) -> str:
-    """The outcome in ten lines of at most 100 columns, paths relative to where the user stands."""
+def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
+    """The outcome in at most ten lines; paths are relative to where the user stands.
+
+    Args:
+        outcome: what the experiment has come to.
+        folder: its folder.
+        program: how the user calls `hpo`, for the commands to type next.
+    """
     name, spec, winner = outcome.experiment.name, outcome.spec, outcome.winner
     metric = spec.objective.metric
     lines = [_line(name, trials_line(outcome))]
@@ -29,16 +35,16 @@ def summary(outcome: Outcome, folder: Path) -> str:
             _line("search", f"{metric} {winner.search_value:.4f}{_optimism(outcome)}"),
             _line("re-runs", f"{metric} {winner.mean:.4f}{spread}, {winner.n_seeds} fresh seeds"),
         ]
-    lines += _test_lines(outcome, folder)
+    lines += _test_lines(outcome, folder, program)
     lines += [
         _line("report", _relative(folder / REPORT_FILE)),
-        _line("browse", f"hpo dashboard {name}"),
+        _line("browse", f"{program} dashboard {name}"),
     ]
     return "\n".join(lines)
 
 
 def trials_line(outcome: Outcome) -> str:
-    """How many trials ended in which way, and how long the search took."""
+    """How many trials ended in which way, and what proposed and stopped them."""
     states = Counter(trial.state.name for trial in outcome.trials)
     ended = f"{states['COMPLETE']} complete, {states['PRUNED']} pruned, {states['FAIL']} failed"
     waiting = f", {states['WAITING']} waiting" if states["WAITING"] else ""
@@ -68,7 +74,7 @@ def _optimism(outcome: Outcome) -> str:
     return f"; the {extreme} over noise was {best.search_value:.4f}, trial {best.number}"
 
 
-def _test_lines(outcome: Outcome, folder: Path) -> list[str]:
+def _test_lines(outcome: Outcome, folder: Path, program: str) -> list[str]:
     test, export, name = outcome.test, outcome.export, outcome.spec.trainable
     if test is None:
         return [_line("test", f"{name} offers no `finish`: nothing retrained, tested or exported")]
@@ -89,7 +95,7 @@ def _test_lines(outcome: Outcome, folder: Path) -> list[str]:
             _line("model", f"{model}, reloaded: largest difference {export.max_difference:.1e}")
         )
         if example is not None:
-            lines.append(_line("try", f"hpo predict {model} {_relative(example)}"))
+            lines.append(_line("try", f"{program} predict {model} {_relative(example)}"))
     return lines
 
 

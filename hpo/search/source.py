@@ -67,6 +67,10 @@ class StudySource:
         self._record_epoch, self._record_fingerprint = record_epoch, record_fingerprint
         self._observers = observers
         self._running: dict[int, optuna.Trial] = {}
+        # Their failures are no reason to stop: what caused them may have been mended since.
+        self._ended_before = {
+            trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()
+        }
         limit_s = spec.budget.time_limit_s
         self._deadline = None if limit_s is None else time.monotonic() + limit_s
 
@@ -142,7 +146,8 @@ class StudySource:
         self._study.tell(trial, state=TrialState.FAIL)
 
     def _stop_if_all_fail_alike(self) -> None:
-        ended = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
+        trials = self._study.get_trials(deepcopy=False)
+        ended = [t for t in trials if t.state.is_finished() and t.number not in self._ended_before]
         if len(ended) < MAX_OPENING_FAILURES or any(t.state != TrialState.FAIL for t in ended):
             return
         places = {str(trial.user_attrs.get("fail_place")) for trial in ended}

@@ -60,11 +60,12 @@ class Projection:
         self._mlflow_id = self._find_experiment(tracking_uri, artifacts)
         self._runs = self._find_runs()
 
-    def put_parent(self, metrics: Mapping[str, float]) -> None:
-        """The parent run, RUNNING; its spec is its artifact."""
+    def put_parent(self, metrics: Mapping[str, float], status: str | None = None) -> None:
+        """The parent run with its spec as artifact; its status stays unless one is given."""
         experiment = self._experiment
         run_id = self._run("parent", experiment.name, experiment.created_at, {})
-        self._client.update_run(run_id, status="RUNNING")
+        if status is not None:
+            self._client.update_run(run_id, status=status)
         self._log(run_id, _metrics(metrics, 0, experiment.created_at), {})
         with tempfile.TemporaryDirectory(prefix="hpo-mlflow-") as folder:
             spec = Path(folder) / "spec.yaml"

@@ -54,8 +54,10 @@ class Tracker:
         """Project the trial, soon."""
         self._ended.put(trial)
 
-    def close(self, status: str, *, is_urgent: bool) -> None:
+    def close(self, status: str, *, is_urgent: bool) -> bool:
         """Wait until MLflow shows the trials so far, or has failed to answer.
+
+        Returns whether this has come to an end; else a thread still writes to MLflow.
 
         Args:
             status: of the parent run: "RUNNING" if there is more to come, else how it ended.
@@ -64,16 +66,18 @@ class Tracker:
         self._status = status
         self._ended.put(None)
         self._thread.join(URGENT_TIMEOUT_S if is_urgent else CLOSE_TIMEOUT_S)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         # Not before the first trial has ended: importing MLflow would slow the workers' start.
         while (trial := self._ended.get()) is not None:
-            epochs = self._ledger.epochs(self._experiment.id, trial.number)
-            self._attempt(
-                partial(Projection.put_trial, trial=trial, epochs=epochs.get(trial.number, []))
-            )
+            self._attempt(partial(self._put_trial, trial))
         if self._projection is not None:
             self._attempt(lambda projection: projection.end_parent(self._status))
+
+    def _put_trial(self, trial: FrozenTrial, projection: Projection) -> None:
+        epochs = self._ledger.epochs(self._experiment.id, trial.number)
+        projection.put_trial(trial, epochs.get(trial.number, []))
 
     def _attempt(self, write: Callable[[Projection], None]) -> None:
         if time.monotonic() < self._retry_at:
@@ -81,7 +85,7 @@ class Tracker:
         try:
             if self._projection is None:
                 self._projection = self._open_projection()
-                self._projection.put_parent({})
+                self._projection.put_parent({}, status="RUNNING")
             write(self._projection)
         except Exception as error:  # noqa: BLE001  MLflow is a picture; it must not stop the search
             self._projection = None
