@@ -1,0 +1,60 @@
+"""What a terminal shows while a search runs: a table that fits, and a bar."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import optuna
+from optuna.trial import TrialState
+from rich.console import Console
+
+from hpo.jobs import EpochReport
+from hpo.progress import RunProgress
+from hpo.search import distributions
+from hpo.spec import ExperimentSpec
+
+
+def shown(spec: ExperimentSpec, *, width: int, is_terminal: bool) -> list[str]:
+    """The last drawing of a search of six trials, of which the fifth fails and the sixth runs."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=is_terminal, color_system=None)
+    study = optuna.create_study(direction=spec.objective.direction)
+    with RunProgress(spec, console, n_trials=6) as progress:
+        for number in range(6):
+            trial = study.ask(distributions(spec.search_space))
+            progress.trial_started(number, trial.params)
+            report = EpochReport(epoch=1, metrics={"loss": 10.0 - number}, seconds=0.5)
+            progress.epoch_reported(number, report)
+            if number == 4:
+                trial.set_user_attr("fail_reason", "ValueError: no (my_module.py:3)")
+                study.tell(trial, state=TrialState.FAIL)
+            elif number < 4:
+                study.tell(trial, 10.0 - number)
+            if number < 5:
+                progress.trial_ended(study.trials[number])
+    return stream.getvalue().splitlines()
+
+
+def test_the_table_fits_80_columns_and_shows_every_column(
+    branin: Callable[..., ExperimentSpec],
+) -> None:
+    lines = shown(branin(), width=80, is_terminal=True)
+    heading = next(line for line in lines if "trial" in line and "params" in line)
+    assert heading.split() == ["trial", "state", "epoch", "loss", "s", "params"]
+    assert max(len(line.rstrip()) for line in lines) <= 80 + len("\x1b[2K")
+    text = "\n".join(lines)
+    assert "5/6" in text
+    assert "best 7.0000 (trial 3)" in text
+    assert "running" in text
+    assert "ValueError: no (my_module.py:3)" in text
+
+
+def test_without_a_terminal_there_are_lines_and_no_drawing(
+    branin: Callable[..., ExperimentSpec],
+) -> None:
+    lines = shown(branin(), width=80, is_terminal=False)
+    assert [line.split()[:3] for line in lines if line.startswith("trial")] == [
+        ["trial", str(number), state] for number, state in enumerate(["COMPLETE"] * 4 + ["FAIL"])
+    ]
+    assert not any("━" in line for line in lines)
