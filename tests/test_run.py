@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import optuna
 import pytest
 from commands import Done, Shell, assert_no_traceback
-from conftest import BRANIN
+from conftest import BRANIN, ROOT
 from optuna.trial import TrialState
 
 from storage import Ledger, open_engine
@@ -373,3 +375,17 @@ def test_ctrl_c_ends_a_run_with_its_own_ray_and_all_its_processes(
     assert "hpo run mine.yaml -oname=alone -otrainable=my_module:slow --resume" in stderr
     assert "Traceback" not in stderr
     assert states(user, "alone")["RUNNING"] == 0
+
+
+@pytest.mark.usefixtures("ray_address")
+def test_the_trainable_in_the_readme_runs_as_it_stands_there(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shell = Shell(tmp_path)
+    for language, name in (("python", "my_module.py"), ("yaml", "mine.yaml")):
+        block = re.search(rf"```{language}\n(.*?)```", readme, re.DOTALL)
+        assert block is not None
+        shell.write(name, block.group(1))
+    process = shell.start("run", "mine.yaml")
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert stdout.startswith("mine     20 trials (20 complete, 0 pruned, 0 failed)")
