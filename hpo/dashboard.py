@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -38,6 +39,8 @@ def serve_dashboard(places: Places, name: str | None, port: int) -> None:
     path = "/dashboard" if name is None else f"/dashboard/studies/{ids[name]}"
     print(f"http://{HOST}:{server.server_port}{path}", flush=True)
     print("Ctrl-C ends it", file=sys.stderr)
+    # A process that was started in the background ignores SIGINT until it asks for it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with server:
         server.serve_forever()
 
