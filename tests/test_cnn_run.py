@@ -23,7 +23,6 @@ from trainables.images.dataset import load_split
 SMALL = (
     "-obudget={n_trials: 3, max_epochs: 2}",
     "-oscheduler=none",
-    "-oconcurrency=1",
     "-ofinalists={k: 2, n_seeds: 2}",
     "-osearch_space={lr: {type: float, low: 0.01, high: 0.05}}",
     "-ofixed={filters: 8, batch_size: 128}",

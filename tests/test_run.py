@@ -58,7 +58,6 @@ search_space: {x: {type: float, low: 0, high: 1}}
 sampler: random
 seed: 1
 budget: {n_trials: 12}
-concurrency: 1
 finalists: {k: 2, n_seeds: 2}
 """
 
@@ -75,12 +74,7 @@ def user(shell: Shell) -> Shell:
 @pytest.fixture(scope="module")
 def asha_run(user: Shell) -> Done:
     """A finished search under ASHA."""
-    overrides = (
-        "concurrency=2",
-        "scheduler={name: asha, reduction_factor: 2}",
-        "budget.n_trials=20",
-        "name=asha",
-    )
+    overrides = "scheduler={name: asha, reduction_factor: 2}", "budget.n_trials=20", "name=asha"
     return user.hpo("run", "branin.yaml", *(f"-o{override}" for override in overrides))
 
 
@@ -239,7 +233,7 @@ def test_five_identical_failures_at_the_start_stop_the_search(user: Shell) -> No
     assert done.stderr.count("no such luck") == 1
     assert "first 5 trials all failed" in done.stderr
     counts = states(user, "broken")
-    assert counts["FAIL"] == 5
+    assert counts["FAIL"] in (5, 6)  # a sixth may have been under way on the other core
     assert counts["RUNNING"] == 0
     assert_no_traceback(done)
 
@@ -320,6 +314,7 @@ def test_an_interrupted_search_is_resumed_to_the_trials_of_an_undisturbed_one(us
         "-obudget={n_trials: 5, max_epochs: 4}",
         "-oscheduler=asha",
         "-osampler={name: tpe, n_startup_trials: 2}",
+        "-oconcurrency=1",
     )
     process = user.start("run", "mine.yaml", "-oname=cut", *slow)
     reached = user.folder / "gate.reached"
