@@ -35,6 +35,7 @@ search_space:
   x2: {type: float, low: 0, high: 15}
 sampler: {name: random}
 budget: {n_trials: 6, max_epochs: 4}
+concurrency: 1
 """
 
 

@@ -26,6 +26,7 @@ SMALL = (
     "-ofinalists={k: 2, n_seeds: 2}",
     "-osearch_space={lr: {type: float, low: 0.01, high: 0.05}}",
     "-ofixed={filters: 8, batch_size: 128}",
+    "-oconcurrency=1",
 )
 
 

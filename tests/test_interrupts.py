@@ -1,0 +1,153 @@
+"""A run that is interrupted, and one that meets another run of the same experiment."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from commands import Shell, assert_no_traceback
+
+MY_MODULE = '''
+def train(config, trial):
+    """Halts at the test's `Gate`, so that an interrupt comes in the middle of trial 2."""
+    for epoch in range(1, 5):
+        if trial.folder.name >= "00002" and epoch == 2:
+            open("FOLDER/reached", "w").close()
+            open("FOLDER/gate").close()
+        yield {"score": config["x"] * epoch}
+'''
+
+SLOW = """
+name: slow
+trainable: my_module:train
+objective: {metric: score, direction: maximize}
+search_space: {x: {type: float, low: 0, high: 1}}
+sampler: {name: tpe, n_startup_trials: 2}
+scheduler: asha
+seed: 1
+budget: {n_trials: 5, max_epochs: 4}
+concurrency: 1
+finalists: {k: 2, n_seeds: 2}
+"""
+
+
+class Gate:
+    """Two named pipes at which ``my_module:train`` halts until the test is ready."""
+
+    def __init__(self, folder: Path) -> None:
+        self._reached, self._gate = folder / "reached", folder / "gate"
+        for pipe in (self._reached, self._gate):
+            os.mkfifo(pipe)
+        self._reader = os.open(self._reached, os.O_RDONLY | os.O_NONBLOCK)
+
+    def wait_for(self, process: subprocess.Popen[str]) -> None:
+        """Until a trial of this process stands at the gate."""
+        exit_of_process = os.pidfd_open(process.pid)
+        ready, _, _ = select.select([self._reader, exit_of_process], [], [])
+        os.close(exit_of_process)
+        assert self._reader in ready, process.communicate()
+
+    def open(self) -> None:
+        """Nobody waits any more."""
+        for pipe in (self._reached, self._gate):
+            pipe.unlink()
+            pipe.touch()
+
+    def remove(self) -> None:
+        """As if it had never been there."""
+        os.close(self._reader)
+        self._reached.unlink()
+        self._gate.unlink()
+
+
+@pytest.fixture(scope="module")
+def user(shell: Shell) -> Shell:
+    """A folder with a trainable that halts."""
+    shell.write("my_module.py", MY_MODULE.replace("FOLDER", str(shell.folder)))
+    shell.write("slow.yaml", SLOW)
+    return shell
+
+
+def trials_of(shell: Shell, name: str) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=name, storage=shell.storage_url).trials
+
+
+def states(shell: Shell, name: str) -> Counter[str]:
+    return Counter(trial.state.name for trial in trials_of(shell, name))
+
+
+@pytest.fixture
+def gate(user: Shell) -> Iterator[Gate]:
+    """Closed at first; removed afterwards."""
+    gate = Gate(user.folder)
+    yield gate
+    gate.remove()
+
+
+def test_an_interrupted_search_is_resumed_to_the_trials_of_an_undisturbed_one(
+    user: Shell, gate: Gate
+) -> None:
+    """At concurrency 1: the same trials, the same values, the exact budget, nothing RUNNING."""
+    process = user.start("run", "slow.yaml", "-oname=cut")
+    gate.wait_for(process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "--resume" in stderr
+    assert "Traceback" not in stderr
+    assert states(user, "cut")["RUNNING"] == 0
+    assert states(user, "cut")["WAITING"] == 1
+
+    gate.open()
+    resumed = user.hpo("run", "slow.yaml", "-oname=cut", "--resume")
+    whole = user.hpo("run", "slow.yaml", "-oname=whole")
+    assert resumed.returncode == whole.returncode == 0, resumed.stderr + whole.stderr
+
+    def record(name: str) -> list[tuple[object, ...]]:
+        return [
+            (trial.number, trial.params, trial.state, trial.value, trial.intermediate_values)
+            for trial in trials_of(user, name)
+        ]
+
+    assert record("cut") == record("whole")
+    assert len(record("cut")) == 5
+
+
+def test_a_second_driver_of_one_experiment_is_refused(user: Shell, gate: Gate) -> None:
+    arguments = ("run", "slow.yaml", "-oname=twice")
+    process = user.start(*arguments)
+    gate.wait_for(process)
+    second = user.hpo(*arguments, "--resume")
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 143, stderr
+    assert second.returncode == 3
+    assert str(process.pid) in second.stderr
+    assert_no_traceback(second)
+
+
+def test_ctrl_c_ends_a_run_with_its_own_ray_and_all_its_processes(
+    user: Shell, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal goes to the whole process group, as from a terminal."""
+    monkeypatch.delenv("RAY_ADDRESS")
+    process = user.start("run", "slow.yaml", "-oname=alone")
+    gate.wait_for(process)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert "raylet" in [child.name() for child in started]
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "hpo run slow.yaml -oname=alone --resume" in stderr
+    assert "Traceback" not in stderr
+    assert states(user, "alone")["RUNNING"] == 0
+    _, left = psutil.wait_procs(started, timeout=30)
+    assert left == []
