@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from hpo.bench import find_bench
 from hpo.places import Places
+from hpo.workspace import find_workspace
 
 SPEC = Path(__file__).parents[1] / "search_spaces" / "cnn.yaml"
 REPEATS = 5
@@ -35,7 +35,7 @@ def main() -> None:
             stderr=subprocess.DEVNULL,
         )
         wall_s = time.perf_counter() - start
-        outcome = find_bench("cnn", Places.of(Path(folder), {})).outcome()
+        outcome = find_workspace("cnn", Places.of(Path(folder), {})).outcome()
     search_s = sum(epoch.seconds for epochs in outcome.epochs.values() for epoch in epochs)
     rerun_s = sum(rerun.seconds for finalist in outcome.finalists for rerun in finalist.reruns)
     test = outcome.test

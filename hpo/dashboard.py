@@ -6,10 +6,10 @@ import signal
 import sys
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from hpo.bench import storage_errors
 from hpo.errors import UnfitEnvironmentError, UsageError
 from hpo.places import Places
-from storage import open_engine, open_optuna_storage
+from hpo.workspace import storage_errors
+from storage import database_exists, open_engine, open_optuna_storage, shown_url
 
 HOST = "127.0.0.1"
 
@@ -18,12 +18,17 @@ def serve_dashboard(places: Places, name: str | None, port: int) -> None:
     """Serve until Ctrl-C; prints the address first.
 
     Raises:
-        UsageError: if there is no study called ``name``.
+        UsageError: if there is no study called ``name``, or no database.
         UnfitEnvironmentError: if the port is taken.
         StorageError: if the database cannot be opened.
     """
     import optuna_dashboard
 
+    if not database_exists(places.storage_url):
+        raise UsageError(
+            f"there is no database {shown_url(places.storage_url)} to show; `hpo run` makes it, "
+            "--storage and HPO_STORAGE_URL name another"
+        )
     with storage_errors():
         open_engine(places.storage_url).dispose()
         storage = open_optuna_storage(places.storage_url)

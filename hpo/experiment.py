@@ -8,18 +8,8 @@ from functools import partial
 
 from optuna.trial import TrialState
 
-from hpo.bench import (
-    Bench,
-    exclusive,
-    find_record,
-    finished,
-    is_finished,
-    open_bench,
-    storage_errors,
-)
 from hpo.errors import NoSuccessfulTrialError, RunInterruptedError
 from hpo.execution import InterruptFlag, ray_cluster, run_stages
-from hpo.jobs import JobSource
 from hpo.places import Places
 from hpo.progress import RunProgress
 from hpo.results import (
@@ -27,16 +17,26 @@ from hpo.results import (
     Finalist,
     Outcome,
     export_model,
-    rerun_jobs,
-    retrain_job,
+    rerun_tasks,
+    retrain_task,
     save_examples,
     write_report,
 )
 from hpo.search import StudySource
 from hpo.spec import ExperimentSpec
 from hpo.synchronization import open_projection, synchronize
+from hpo.tasks import TaskSource
 from hpo.tracking import Tracker, short_reason
-from storage import TestReading, n_finished, requeue_running
+from hpo.workspace import (
+    Workspace,
+    exclusive,
+    find_record,
+    finished,
+    is_finished,
+    open_workspace,
+    storage_errors,
+)
+from storage import TestReading, requeue_running
 from trainables import BEST_WEIGHTS, PackedModel
 
 
@@ -66,29 +66,33 @@ def run_experiment(
         RunInterruptedError: after SIGINT or SIGTERM.
     """
     with storage_errors(), InterruptFlag() as interrupt:
-        recorded = find_record(spec, places, resume=resume)
+        find_record(spec, places, resume=resume)
         with exclusive(places.run_folder(spec.name)):
-            if recorded is not None and is_finished(bench := open_bench(spec, places, recorded)):
+            # Again, now that no other driver can change it.
+            recorded = find_record(spec, places, resume=resume)
+            if recorded is not None and is_finished(
+                workspace := open_workspace(spec, places, recorded)
+            ):
                 progress.say(f"experiment {spec.name!r} is finished: there is nothing left to do")
-                return bench.outcome()
+                return workspace.outcome()
             progress.say(f"{spec.name}: starting Ray; results will be in {places.runs}")
             if recorded is not None:
                 recorded = replace(recorded, finished_at=None)  # it goes on
             with ray_cluster(spec.resources) as n_fitting:
                 interrupt.listen()
-                bench = open_bench(spec, places, recorded)
-                models, is_quiet = run_workers(bench, progress, n_fitting, interrupt)
+                workspace = open_workspace(spec, places, recorded)
+                models, is_quiet = run_workers(workspace, progress, n_fitting, interrupt)
             if interrupt.signum is not None:
                 raise RunInterruptedError(
                     interrupt.signum,
                     f"interrupted; what is finished is kept. Go on with:\n  {resume_command}",
                 )
             interrupt.release()  # nothing asks any more: a signal now ends the process at once
-            return wind_up(bench, progress, models, is_quiet=is_quiet)
+            return wind_up(workspace, progress, models, is_quiet=is_quiet)
 
 
 def run_workers(
-    bench: Bench, progress: RunProgress, n_fitting: int, interrupt: InterruptFlag
+    workspace: Workspace, progress: RunProgress, n_fitting: int, interrupt: InterruptFlag
 ) -> tuple[list[PackedModel], bool]:
     """Everything that trains.
 
@@ -97,72 +101,89 @@ def run_workers(
 
     At the end nothing is RUNNING in the study, and MLflow has been told all it would hear.
     """
+
+    def is_interrupted() -> bool:
+        if interrupt.is_set:
+            progress.say("interrupted: ending the trials that run, which takes up to 10 s")
+        return interrupt.is_set
+
     models: list[PackedModel] = []
-    tracker = Tracker(lambda: open_projection(bench), bench.ledger, bench.experiment, progress.say)
+    tracker = Tracker(
+        lambda: open_projection(workspace), workspace.ledger, workspace.experiment, progress.say
+    )
     status = "FAILED"
-    progress.already_finished(n_finished(bench.study))
+    progress.already_finished(workspace.study.get_trials(deepcopy=False))
     try:
         run_stages(
-            stages(bench, progress, tracker, models),
-            bench.spec.resources,
-            concurrency=min(n_fitting, bench.spec.concurrency or n_fitting),
-            is_interrupted=lambda: interrupt.is_set,
+            stages(workspace, progress, tracker, models),
+            workspace.spec.resources,
+            concurrency=min(n_fitting, workspace.spec.concurrency or n_fitting),
+            is_interrupted=is_interrupted,
         )
         status = "KILLED" if interrupt.is_set else "RUNNING"
     finally:
-        requeue_running(bench.study)
+        requeue_running(workspace.study)
         is_quiet = tracker.close(status, is_urgent=interrupt.is_set)
     return models, is_quiet
 
 
 def wind_up(
-    bench: Bench, progress: RunProgress, models: list[PackedModel], *, is_quiet: bool
+    workspace: Workspace, progress: RunProgress, models: list[PackedModel], *, is_quiet: bool
 ) -> Outcome:
     """Everything that needs no worker: export, report, MLflow."""
     if models:
-        export(bench, models[0])
-    drop_weights_of_losers(bench)
-    bench = finished(bench)
-    write_report(bench.outcome(), bench.study, bench.folder / REPORT_FILE)
-    bench.ledger.put(bench.experiment)
+        try:
+            export(workspace, models[0])
+        except Exception:
+            if is_quiet:
+                try_to_synchronize(workspace, progress, "FAILED")
+            raise
+    drop_weights_of_losers(workspace)
+    workspace = finished(workspace)
+    write_report(workspace.outcome(), workspace.study, workspace.folder / REPORT_FILE)
+    workspace.ledger.put(workspace.experiment)
     if is_quiet:
-        try_to_synchronize(bench, progress)
+        try_to_synchronize(workspace, progress)
     else:
-        progress.say(f"MLflow is slow; bring it up to date later with: hpo sync {bench.spec.name}")
-    return bench.outcome()
+        progress.say(
+            f"MLflow is slow; bring it up to date later with: hpo sync {workspace.spec.name}"
+        )
+    return workspace.outcome()
 
 
 def stages(
-    bench: Bench, progress: RunProgress, tracker: Tracker, models: list[PackedModel]
-) -> Iterator[JobSource]:
+    workspace: Workspace, progress: RunProgress, tracker: Tracker, models: list[PackedModel]
+) -> Iterator[TaskSource]:
     """The stages that need workers; each begins when the one before it is over."""
-    experiment, ledger = bench.experiment, bench.ledger
+    experiment, ledger = workspace.experiment, workspace.ledger
     is_known = experiment.data_fingerprint is not None
     yield StudySource(
-        bench.study,
-        bench.spec,
-        bench.jobs,
+        workspace.study,
+        workspace.spec,
+        workspace.tasks,
         record_epoch=partial(ledger.put_epoch, experiment.id),
-        record_fingerprint=None if is_known else partial(keep_fingerprint, bench),
+        record_fingerprint=None if is_known else partial(keep_fingerprint, workspace),
         observers=[progress, tracker],
     )
     record_rerun = partial(ledger.add_rerun, experiment.id)
-    yield rerun_jobs(bench.outcome(), bench.jobs, record_rerun, progress.say)
-    outcome = bench.outcome()
+    yield rerun_tasks(workspace.outcome(), workspace.tasks, record_rerun, progress.say)
+    outcome = workspace.outcome()
     if outcome.export is None:
-        yield retrain_job(winner_of(outcome), bench.jobs, partial(keep_model, bench, models))
+        yield retrain_task(
+            winner_of(outcome), workspace.tasks, partial(keep_model, workspace, models)
+        )
 
 
-def keep_fingerprint(bench: Bench, fingerprint: str) -> None:
+def keep_fingerprint(workspace: Workspace, fingerprint: str) -> None:
     """Record which data the experiment is about."""
-    bench.ledger.put(replace(bench.experiment, data_fingerprint=fingerprint))
+    workspace.ledger.put(replace(workspace.experiment, data_fingerprint=fingerprint))
 
 
 def keep_model(
-    bench: Bench, models: list[PackedModel], model: PackedModel, reading: TestReading
+    workspace: Workspace, models: list[PackedModel], model: PackedModel, reading: TestReading
 ) -> None:
     """Record the reading of the test set at once, and hold the model for its export."""
-    bench.ledger.put_test_reading(bench.experiment.id, reading)
+    workspace.ledger.put_test_reading(workspace.experiment.id, reading)
     models.append(model)
 
 
@@ -181,27 +202,29 @@ def winner_of(outcome: Outcome) -> Finalist:
     return outcome.winner
 
 
-def export(bench: Bench, model: PackedModel) -> None:
+def export(workspace: Workspace, model: PackedModel) -> None:
     """Write the model that can be deployed, and images to try it with."""
-    record = export_model(model, winner_of(bench.outcome()).number, bench.folder)
-    bench.ledger.put_export(bench.experiment.id, record)
-    save_examples(model, bench.folder / "examples")
+    record = export_model(model, winner_of(workspace.outcome()).number, workspace.folder)
+    workspace.ledger.put_export(workspace.experiment.id, record)
+    save_examples(model, workspace.folder / "examples")
 
 
-def drop_weights_of_losers(bench: Bench) -> None:
+def drop_weights_of_losers(workspace: Workspace) -> None:
     """Keep `best_valid.pt` of finalists alone: the weights of every trial could fill a disk."""
-    finalists = {finalist.number for finalist in bench.outcome().finalists}
-    for trial in bench.study.get_trials(deepcopy=False):
+    finalists = {finalist.number for finalist in workspace.outcome().finalists}
+    for trial in workspace.study.get_trials(deepcopy=False):
         if trial.state != TrialState.RUNNING and trial.number not in finalists:
-            (bench.jobs.trial_folder(trial.number) / BEST_WEIGHTS).unlink(missing_ok=True)
+            (workspace.tasks.trial_folder(trial.number) / BEST_WEIGHTS).unlink(missing_ok=True)
 
 
-def try_to_synchronize(bench: Bench, progress: RunProgress) -> None:
+def try_to_synchronize(
+    workspace: Workspace, progress: RunProgress, status: str = "RUNNING"
+) -> None:
     """Bring MLflow up to date, or say how to do it later: it never fails a run."""
     try:
-        synchronize(bench)
+        synchronize(workspace, status)
     except Exception as error:  # noqa: BLE001  whatever MLflow raises, the ledger has everything
         progress.say(
             f"MLflow is not up to date ({short_reason(error)}); "
-            f"catch up with: hpo sync {bench.spec.name}"
+            f"catch up with: hpo sync {workspace.spec.name}"
         )

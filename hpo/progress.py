@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from hpo.jobs import EpochReport
 from hpo.results import params_text
 from hpo.spec import ExperimentSpec
+from hpo.tasks import EpochReport
 
 MAX_ROWS = 10
 COLOURS = {"RUNNING": "cyan", "COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red"}
@@ -70,9 +70,12 @@ class RunProgress:
         """A line above the table, or between the lines."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def already_finished(self, n_trials: int) -> None:
-        """Trials of an earlier start of the same experiment."""
-        self._bar.update(self._task, completed=n_trials)
+    def already_finished(self, trials: Sequence[FrozenTrial]) -> None:
+        """Trials of an earlier start of the same experiment; those that have not ended are none."""
+        ended = [trial for trial in trials if trial.state.is_finished()]
+        for trial in ended:
+            self._remember_best(_Row(trial.number, "", trial.state.name, value=trial.value))
+        self._bar.update(self._task, completed=len(ended), best=self._best_text())
 
     def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
         """A new row."""
@@ -89,10 +92,7 @@ class RunProgress:
         row = self._rows[trial.number]
         row.state, row.value = trial.state.name, trial.value
         self._remember_best(row)
-        best = (
-            "" if self._best is None else f"best {self._best.value:.4f} (trial {self._best.number})"
-        )
-        self._bar.update(self._task, advance=1, best=best)
+        self._bar.update(self._task, advance=1, best=self._best_text())
         failure = self._failure_text(trial)
         if not self._console.is_terminal:
             value = "" if row.value is None else f" {self._spec.objective.metric}={row.value:.4f}"
@@ -116,6 +116,11 @@ class RunProgress:
         sign = 1 if self._spec.objective.direction == "maximize" else -1
         if self._best is None or sign * row.value > sign * (self._best.value or 0.0):
             self._best = row
+
+    def _best_text(self) -> str:
+        if self._best is None:
+            return ""
+        return f"best {self._best.value:.4f} (trial {self._best.number})"
 
     def _drawing(self) -> Group:
         metric = self._spec.objective.metric

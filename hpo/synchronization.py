@@ -5,48 +5,58 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hpo.bench import Bench, find_bench, storage_errors
 from hpo.errors import UnfitEnvironmentError
-from hpo.jobs import JobFactory
 from hpo.places import Places
 from hpo.results import Finalist, Outcome, accuracy_interval
+from hpo.tasks import TaskFactory
 from hpo.tracking import Projection, short_reason
+from hpo.workspace import Workspace, exclusive, find_workspace, storage_errors
 from trainables import BEST_WEIGHTS
 
 
-def open_projection(bench: Bench) -> Projection:
+def open_projection(workspace: Workspace) -> Projection:
     """Connect to MLflow.
 
     Raises:
         Exception: whatever MLflow raises if it cannot be reached.
     """
-    places = bench.places
+    places = workspace.places
     return Projection(
-        places.tracking_uri, bench.experiment, bench.study.study_name, places.runs / "mlartifacts"
+        places.tracking_uri,
+        workspace.experiment,
+        workspace.study.study_name,
+        places.runs / "mlartifacts",
     )
 
 
-def synchronize(bench: Bench) -> int:
+def synchronize(workspace: Workspace, status: str = "RUNNING") -> int:
     """Write every trial that ended, the finalists and the result; returns the number of trials.
+
+    Args:
+        workspace: of the experiment to show.
+        status: of one that is not finished.
 
     Raises:
         Exception: whatever MLflow raises; what was written by then stays and is not repeated.
     """
-    projection, outcome = open_projection(bench), bench.outcome()
+    projection, outcome = open_projection(workspace), workspace.outcome()
     projection.put_parent(_result_metrics(outcome))
     finalists = {finalist.number: rank for rank, finalist in enumerate(outcome.finalists, start=1)}
     ended = [trial for trial in outcome.trials if trial.state.is_finished()]
     for trial in ended:
         extras: dict[str, Any] = {}
         if rank := finalists.get(trial.number):
-            extras = _finalist_extras(outcome.finalists[rank - 1], rank, bench.jobs)
+            extras = _finalist_extras(outcome.finalists[rank - 1], workspace.tasks)
+            extras["rank"] = rank
         projection.put_trial(trial, outcome.epochs.get(trial.number, []), **extras)
     if outcome.experiment.finished_at is not None:
         projection.end_parent("FINISHED", outcome.experiment.finished_at)
+    else:
+        projection.end_parent(status)
     return len(ended)
 
 
-def _finalist_extras(finalist: Finalist, rank: int, jobs: JobFactory) -> dict[str, Any]:
+def _finalist_extras(finalist: Finalist, tasks: TaskFactory) -> dict[str, Any]:
     metrics = {
         f"rerun_{rerun.seed_index}": rerun.value
         for rerun in finalist.reruns
@@ -54,9 +64,8 @@ def _finalist_extras(finalist: Finalist, rank: int, jobs: JobFactory) -> dict[st
     }
     if finalist.mean is not None:
         metrics["rerun_mean"] = finalist.mean
-    weights = jobs.trial_folder(finalist.number) / BEST_WEIGHTS
+    weights = tasks.trial_folder(finalist.number) / BEST_WEIGHTS
     return {
-        "tags": {"hpo.finalist_rank": str(rank)},
         "metrics": metrics,
         "artifacts": [weights] if weights.is_file() else [],
     }
@@ -84,13 +93,19 @@ def synchronize_by_name(name: str, places: Places) -> int:
 
     Raises:
         UsageError: if there is no experiment called ``name``.
-        StorageError: if the ledger cannot be read.
+        StorageError: if the ledger cannot be read, or the experiment is being run.
         UnfitEnvironmentError: if MLflow cannot be reached.
     """
     with storage_errors():
-        bench = find_bench(name, places)
+        workspace = find_workspace(name, places)
+        with exclusive(workspace.folder):
+            return _synchronize(workspace)
+
+
+def _synchronize(workspace: Workspace) -> int:
+    places = workspace.places
     try:
-        return synchronize(bench)
+        return synchronize(workspace)
     except Exception as error:
         raise UnfitEnvironmentError(
             f"MLflow at {places.tracking_uri} cannot be written: {short_reason(error)}"

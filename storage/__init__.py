@@ -1,6 +1,12 @@
 """The ledger: Optuna's study and our own tables, in one database."""
 
-from storage.database import DatabaseError, open_engine, open_optuna_storage, shown_url
+from storage.database import (
+    DatabaseError,
+    database_exists,
+    open_engine,
+    open_optuna_storage,
+    shown_url,
+)
 from storage.ledger import (
     EpochRecord,
     ExperimentRecord,
@@ -28,6 +34,7 @@ __all__ = [
     "TestReading",
     "count_states",
     "create_study",
+    "database_exists",
     "n_finished",
     "open_engine",
     "open_optuna_storage",

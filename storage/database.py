@@ -20,6 +20,16 @@ class DatabaseError(Exception):
     """The database cannot be opened or used; the message says which and why."""
 
 
+def database_exists(url: str) -> bool:
+    """Whether there is something to open; only an SQLite file can be told to be missing."""
+    try:
+        parsed = sa.make_url(url)
+    except UNUSABLE:
+        return True  # opening it says what is wrong
+    is_file = parsed.get_backend_name() == "sqlite" and bool(parsed.database)
+    return not is_file or Path(str(parsed.database)).exists()
+
+
 def open_engine(url: str) -> sa.Engine:
     """An engine for ``url``; the folder of an SQLite file is made if it is missing.
 

@@ -15,9 +15,9 @@ from conftest import ROOT
 from mlflow import MlflowClient
 from PIL import Image
 
-from hpo.bench import find_bench
 from hpo.places import Places
 from hpo.results import Outcome
+from hpo.workspace import find_workspace
 from trainables.images.dataset import load_split
 
 SMALL = (
@@ -40,7 +40,7 @@ def finished(shell: Shell) -> tuple[Shell, Done]:
 def outcome(finished: tuple[Shell, Done]) -> Outcome:
     shell, done = finished
     assert done.returncode == 0, done.stderr
-    return find_bench("cnn", Places.of(shell.folder)).outcome()
+    return find_workspace("cnn", Places.of(shell.folder)).outcome()
 
 
 @pytest.fixture(scope="module")

@@ -77,6 +77,15 @@ def test_an_unknown_study_is_named_with_the_known_ones(shell_with_study: Shell) 
     assert_no_traceback(done)
 
 
+def test_where_nothing_was_run_there_is_nothing_to_show_and_nothing_is_made(tmp_path: Path) -> None:
+    for command in (("dashboard",), ("dashboard", "cnn"), ("sync", "cnn")):
+        done = Shell(tmp_path).hpo(*command)
+        assert done.returncode == 2
+        assert "hpo.db" in done.stderr
+        assert_no_traceback(done)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_port_that_is_taken_is_an_error_with_a_way_out(
     shell_with_study: Shell, address: str
 ) -> None:

@@ -101,6 +101,7 @@ def test_an_interrupted_search_is_resumed_to_the_trials_of_an_undisturbed_one(
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
+    assert stderr.count("interrupted: ending") == 1
     assert "--resume" in stderr
     assert "Traceback" not in stderr
     assert states(user, "cut")["RUNNING"] == 0
@@ -126,12 +127,14 @@ def test_a_second_driver_of_one_experiment_is_refused(user: Shell, gate: Gate) -
     process = user.start(*arguments)
     gate.wait_for(process)
     second = user.hpo(*arguments, "--resume")
+    sync = user.hpo("sync", "twice")
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 143, stderr
-    assert second.returncode == 3
-    assert str(process.pid) in second.stderr
-    assert_no_traceback(second)
+    for refused in (second, sync):
+        assert refused.returncode == 3
+        assert str(process.pid) in refused.stderr
+        assert_no_traceback(refused)
 
 
 def test_ctrl_c_ends_a_run_with_its_own_ray_and_all_its_processes(

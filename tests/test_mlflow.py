@@ -146,3 +146,24 @@ def test_sync_of_an_unknown_experiment_names_the_known_ones(tracked: Shell) -> N
     assert done.returncode == 2
     assert "down" in done.stderr
     assert_no_traceback(done)
+
+
+def test_a_raised_budget_shows_the_new_spec_and_the_finalists_of_all_trials(tracked: Shell) -> None:
+    options = (
+        "-oname=up",
+        "-otrainable=sometimes:train",
+        "-oscheduler={name: asha, reduction_factor: 2}",
+    )
+    budget = "-obudget={n_trials: 30, max_epochs: 3}"
+    before = children(tracked, "up")
+    done = tracked.hpo("run", "branin.yaml", *options, budget, "--resume")
+    assert done.returncode == 0, done.stderr
+    after = children(tracked, "up")
+    assert len(after) == 30
+    ranks = after["tags.hpo.finalist_rank"]
+    assert sorted(ranks.dropna()) == ["1", "2", "3"]
+    assert list(ranks[:10]) != list(before["tags.hpo.finalist_rank"])
+    found = runs(tracked, "up")
+    parent = found[found["tags.hpo.kind"] == "parent"]["run_id"].iloc[0]
+    path = MlflowClient(tracked.tracking_uri).download_artifacts(parent, "spec.yaml")
+    assert "n_trials: 30" in Path(path).read_text(encoding="utf-8")

@@ -9,10 +9,10 @@ import optuna
 from optuna.trial import TrialState
 from rich.console import Console
 
-from hpo.jobs import EpochReport
 from hpo.progress import RunProgress
 from hpo.search import distributions
 from hpo.spec import ExperimentSpec
+from hpo.tasks import EpochReport
 
 
 def shown(spec: ExperimentSpec, *, width: int, is_terminal: bool) -> list[str]:
@@ -58,3 +58,18 @@ def test_without_a_terminal_there_are_lines_and_no_drawing(
         ["trial", str(number), state] for number, state in enumerate(["COMPLETE"] * 4 + ["FAIL"])
     ]
     assert not any("━" in line for line in lines)
+
+
+def test_a_search_that_goes_on_counts_and_remembers_the_trials_before(
+    branin: Callable[..., ExperimentSpec],
+) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=80, force_terminal=True, color_system=None)
+    study = optuna.create_study(direction="minimize")
+    for value in (3.0, 1.0, 2.0):
+        study.tell(study.ask(), value)
+    study.ask()
+    with RunProgress(branin(), console, n_trials=6) as progress:
+        progress.already_finished(study.trials)
+    assert "3/6" in stream.getvalue()
+    assert "best 1.0000 (trial 1)" in stream.getvalue()

@@ -10,6 +10,7 @@ import optuna
 import pytest
 from commands import Done, Shell, assert_no_traceback
 from conftest import BRANIN, ROOT
+from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from storage import Ledger, open_engine
@@ -35,6 +36,24 @@ def dies(config):
     if config["x"] > 0.4:
         os._exit(1)
     return config["x"]
+'''
+
+DICE = '''
+import torch
+from trainables import FinalModel
+
+class Dice(torch.nn.Module):
+    """Computes something else each time."""
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.rand(len(images), 2)
+
+def train(config):
+    return config["x"]
+
+def finish(config, trial):
+    images = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
+    return FinalModel(predictor=Dice(), class_names=("no", "yes"), n_correct=2, n_test=3,
+                      test_images=images, test_labels=torch.tensor([1, 1, 0]))
 '''
 
 MINE = """
@@ -207,6 +226,15 @@ def test_nothing_to_resume_is_an_error_that_leaves_nothing_behind(user: Shell) -
     assert_no_traceback(done)
 
 
+def test_resuming_in_a_folder_without_runs_leaves_it_as_it_was(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.write("branin.yaml", BRANIN)
+    done = shell.hpo("run", "branin.yaml", "--resume")
+    assert done.returncode == 2
+    assert "nothing to resume" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["branin.yaml"]
+
+
 def test_a_raised_budget_goes_on_with_the_same_study(user: Shell) -> None:
     first = user.hpo("run", "branin.yaml", "-o", "name=longer", "-o", "budget.n_trials=3")
     assert first.returncode == 0, first.stderr
@@ -256,6 +284,23 @@ def test_a_worker_that_dies_costs_its_own_trial_alone(user: Shell) -> None:
         else:
             assert trial.state == TrialState.COMPLETE
     assert states(user, "dies")["FAIL"] > 0
+
+
+def test_a_model_that_computes_something_else_when_reloaded_fails_the_command(user: Shell) -> None:
+    user.write("dice.py", DICE)
+    options = ("-oname=dice", "-otrainable=dice:train", "-obudget.n_trials=2")
+    done = user.hpo("run", "mine.yaml", *options)
+    assert done.returncode == 1
+    assert "standalone_model.part: probabilities of the reloaded model differ by up to 0." in (
+        done.stderr
+    )
+    assert not (user.folder / "runs" / "dice" / "standalone_model.pt").exists()
+    mlflow_runs = MlflowClient(user.tracking_uri).search_runs(
+        [MlflowClient(user.tracking_uri).get_experiment_by_name("dice").experiment_id],
+        "tags.`hpo.kind` = 'parent'",
+    )
+    assert [run.info.status for run in mlflow_runs] == ["FAILED"]
+    assert_no_traceback(done)
 
 
 def test_resources_that_nobody_has_are_refused_before_anything_is_recorded(user: Shell) -> None:

@@ -17,9 +17,9 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from test_samplers import name_of
 
-from hpo.jobs import EPOCH, OBJECTIVE
 from hpo.search import SCHEDULERS, build_scheduler
 from hpo.spec import ExperimentSpec, SchedulerSpec, parse_spec
+from hpo.tasks import EPOCH, OBJECTIVE
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 MAX_EPOCHS = 4

@@ -1,4 +1,4 @@
-"""The search as a source of jobs: what the study is told about each way a trial can end."""
+"""The search as a source of tasks: what the study is told about each way a trial can end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.errors import NoSuccessfulTrialError
-from hpo.jobs import EpochReport, JobFactory, TrialJob
 from hpo.search import StudySource
 from hpo.spec import ExperimentSpec
+from hpo.tasks import EpochReport, TaskFactory, TrialTask
 from storage import EpochRecord, create_study, open_optuna_storage
 
 MakeSource = Callable[..., StudySource]
@@ -42,16 +42,16 @@ def source(
 
     def make(*overrides: str) -> StudySource:
         spec = branin(*overrides)
-        jobs = JobFactory(spec=spec, import_paths=(), folder=tmp_path, data_dir=tmp_path)
-        return StudySource(study, spec, jobs, record_epoch=recorded.append)
+        tasks = TaskFactory(spec=spec, import_paths=(), folder=tmp_path, data_dir=tmp_path)
+        return StudySource(study, spec, tasks, record_epoch=recorded.append)
 
     return make
 
 
-def take(source: StudySource) -> TrialJob:
-    job = source.next_job()
-    assert job is not None
-    return job
+def take(source: StudySource) -> TrialTask:
+    task = source.next_task()
+    assert task is not None
+    return task
 
 
 def report(epoch: int, loss: float, **ending: str) -> EpochReport:
@@ -62,9 +62,9 @@ def test_a_trial_at_full_budget_is_complete_with_its_last_value(
     source: MakeSource, study: optuna.Study, recorded: list[EpochRecord]
 ) -> None:
     search = source()
-    job = take(search)
-    search.reported(job, report(1, 0.5))
-    search.ended(job, report(2, 0.7, ending="complete"))
+    task = take(search)
+    search.reported(task, report(1, 0.5))
+    search.ended(task, report(2, 0.7, ending="complete"))
     trial = study.trials[0]
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.7)
     assert trial.intermediate_values == {1: 0.5, 2: 0.7}
@@ -85,9 +85,9 @@ def test_a_failed_trial_keeps_its_reason_and_what_it_had_reported(
     source: MakeSource, study: optuna.Study
 ) -> None:
     search = source()
-    job = take(search)
-    search.reported(job, report(1, 0.5))
-    search.ended(job, report(1, 0.5, ending="failed", fail_reason="ValueError: no"))
+    task = take(search)
+    search.reported(task, report(1, 0.5))
+    search.ended(task, report(1, 0.5, ending="failed", fail_reason="ValueError: no"))
     trial = study.trials[0]
     assert trial.state == TrialState.FAIL
     assert trial.user_attrs["fail_reason"] == "ValueError: no"
@@ -105,20 +105,20 @@ def test_the_budget_counts_every_trial_that_ended_or_runs(source: MakeSource) ->
     search = source("budget.n_trials=2")
     first = take(search)
     take(search)
-    assert search.next_job() is None
+    assert search.next_task() is None
     search.ended(first, None)
-    assert search.next_job() is None
+    assert search.next_task() is None
 
 
 def test_what_runs_at_the_time_limit_goes_back_into_the_queue(
     source: MakeSource, study: optuna.Study
 ) -> None:
     search = source("budget.time_limit_s=0.5")
-    job = take(search)
+    task = take(search)
     while not search.is_over_time:
         pass
-    assert search.next_job() is None
-    search.ended(job, report(1, 0.5))
+    assert search.next_task() is None
+    search.ended(task, report(1, 0.5))
     assert study.trials[0].state == TrialState.WAITING
 
 
@@ -131,8 +131,8 @@ def test_what_a_dead_driver_left_running_is_handed_out_again_first(
     before.reported(lost[0], report(1, 0.5))
     after = source()
     found = [take(after), take(after)]
-    assert [job.number for job in found] == [job.number for job in lost]
-    assert [job.config for job in found] == [job.config for job in lost]
+    assert [task.number for task in found] == [task.number for task in lost]
+    assert [task.config for task in found] == [task.config for task in lost]
     after.reported(found[0], report(1, 0.25))
     assert study.trials[0].intermediate_values == {1: 0.25}
     assert len(study.trials) == 2
@@ -143,7 +143,7 @@ def test_failures_of_different_kinds_do_not_stop_the_search(source: MakeSource) 
     for index in range(7):
         failure = report(0, 0.0, ending="failed", fail_place=f"ValueError line {index % 2}")
         search.ended(take(search), failure)
-    assert search.next_job() is not None
+    assert search.next_task() is not None
 
 
 def test_five_failures_of_one_kind_stop_it_unless_something_succeeded_before(
@@ -154,14 +154,14 @@ def test_five_failures_of_one_kind_stop_it_unless_something_succeeded_before(
     for _ in range(5):
         search.ended(take(search), failure)
     with pytest.raises(NoSuccessfulTrialError, match="ValueError line 1"):
-        search.next_job()
-    assert source("budget.n_trials=20").next_job() is not None  # mended, and started again
+        search.next_task()
+    assert source("budget.n_trials=20").next_task() is not None  # mended, and started again
     study.add_trial(optuna.trial.create_trial(value=1.0))
-    assert search.next_job() is not None
+    assert search.next_task() is not None
 
 
 def test_gpu_and_threads_follow_the_resources(source: MakeSource) -> None:
-    job = take(source("resources={cpu: 4, gpu: 0.5}"))
-    assert (job.context.device, job.context.threads) == ("cuda", 4)
-    job = take(source("resources={cpu: 0.5}"))
-    assert (job.context.device, job.context.threads) == ("cpu", 1)
+    task = take(source("resources={cpu: 4, gpu: 0.5}"))
+    assert (task.context.device, task.context.threads) == ("cuda", 4)
+    task = take(source("resources={cpu: 0.5}"))
+    assert (task.context.device, task.context.threads) == ("cpu", 1)

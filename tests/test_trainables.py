@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpo.execution import TrialDrive
-from hpo.jobs import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, TrialJob
+from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, TrialTask
 from trainables import (
     BEST_WEIGHTS,
     TRAINABLES,
@@ -73,7 +73,7 @@ def drive(write_module: Callable[[str], str], tmp_path: Path) -> Callable[..., l
     """Runs a user's text to its end, which comes after 9 epochs at the latest."""
 
     def run(text: str, **config: Any) -> list[EpochReport]:
-        trial, reports = TrialDrive(job_of(write_module(text), tmp_path, config=config)), []
+        trial, reports = TrialDrive(task_of(write_module(text), tmp_path, config=config)), []
         while len(reports) < 9 and not (reports and reports[-1].ending):
             reports.append(trial.next_report())
         return reports
@@ -81,9 +81,9 @@ def drive(write_module: Callable[[str], str], tmp_path: Path) -> Callable[..., l
     return run
 
 
-def job_of(module: str, folder: Path, **changes: Any) -> TrialJob:
+def task_of(module: str, folder: Path, **changes: Any) -> TrialTask:
     """A trial of a module in ``folder``; it leaves its files in ``folder / "trial"``."""
-    job = TrialJob(
+    task = TrialTask(
         number=0,
         trainable=f"{module}:train",
         import_paths=(folder,),
@@ -91,7 +91,7 @@ def job_of(module: str, folder: Path, **changes: Any) -> TrialJob:
         context=context(folder / "trial"),
         metric="loss",
     )
-    return replace(job, **changes)
+    return replace(task, **changes)
 
 
 def outline(reports: list[EpochReport]) -> list[tuple[int, Any, str | None]]:
@@ -251,7 +251,7 @@ def test_a_trainable_that_yields_nothing_has_failed(
 
 
 def test_a_trainable_that_is_not_there_fails_in_the_worker_too(tmp_path: Path) -> None:
-    report = TrialDrive(job_of("gone", tmp_path)).next_report()
+    report = TrialDrive(task_of("gone", tmp_path)).next_report()
     assert report.ending == "failed"
     assert "no module 'gone'" in report.fail_reason
 
@@ -301,7 +301,7 @@ def test_the_budget_ends_a_trainable_and_its_finally_block_runs(
 def test_a_trainable_that_is_stopped_early_cleans_up_too(
     write_module: Callable[[str], str], tmp_path: Path
 ) -> None:
-    trial = TrialDrive(job_of(write_module(NOTES.format(last="pass")), tmp_path))
+    trial = TrialDrive(task_of(write_module(NOTES.format(last="pass")), tmp_path))
     trial.next_report()
     assert not (tmp_path / "trial" / "cleaned").exists()
     trial.close()
@@ -313,7 +313,7 @@ def test_without_max_epochs_the_trainable_decides(
 ) -> None:
     module = write_module("def train(config, trial):\n for _ in range(5): yield 1")
     endless = replace(context(tmp_path / "trial"), max_epochs=None)
-    trial = TrialDrive(job_of(module, tmp_path, context=endless))
+    trial = TrialDrive(task_of(module, tmp_path, context=endless))
     reports = [trial.next_report() for _ in range(6)]
     assert [report.ending for report in reports] == [None] * 5 + ["complete"]
 
@@ -337,10 +337,10 @@ def test_what_is_printed_stands_in_the_trials_folder_and_nowhere_else(
 def test_a_trainable_that_changes_its_config_changes_its_own(
     write_module: Callable[[str], str], tmp_path: Path
 ) -> None:
-    job = job_of(write_module("def train(config): return config.pop('x')"), tmp_path)
-    job = replace(job, config={"x": 1})
-    TrialDrive(job).next_report()
-    assert job.config == {"x": 1}
+    task = task_of(write_module("def train(config): return config.pop('x')"), tmp_path)
+    task = replace(task, config={"x": 1})
+    TrialDrive(task).next_report()
+    assert task.config == {"x": 1}
 
 
 FINISH = """
@@ -362,7 +362,7 @@ def finish(config, trial):
 
 
 def finished(text: str, write_module: Callable[[str], str], folder: Path) -> EpochReport:
-    return TrialDrive(job_of(write_module(text), folder, task="finish")).next_report()
+    return TrialDrive(task_of(write_module(text), folder, purpose="finish")).next_report()
 
 
 def test_finishing_is_one_report_with_a_model_that_anyone_can_load(
@@ -399,8 +399,8 @@ def test_the_data_is_named_in_the_first_report_if_that_is_wanted(
     wanted: bool, named: str | None, write_module: Callable[[str], str], tmp_path: Path
 ) -> None:
     text = STEPS + "def fingerprint(config, trial): return f'digits {trial.seed}'\n"
-    job = job_of(write_module(text), tmp_path, wants_fingerprint=wanted)
-    assert TrialDrive(job).next_report().fingerprint == named
+    task = task_of(write_module(text), tmp_path, wants_fingerprint=wanted)
+    assert TrialDrive(task).next_report().fingerprint == named
 
 
 # --- the registered ones ---
@@ -516,10 +516,10 @@ def test_the_seed_and_whole_numbers_for_fractions_are_welcome() -> None:
 
 
 def test_a_training_that_diverges_fails_with_its_learning_rate(tmp_path: Path) -> None:
-    job = job_of(
+    task = task_of(
         "trainables.cnn.training", tmp_path, config={**SMALL_CNN, "lr": 1e30}, metric="val_loss"
     )
-    report = TrialDrive(job).next_report()
+    report = TrialDrive(task).next_report()
     assert report.ending == "failed"
     assert report.fail_reason.startswith("TrainingDivergedError: loss is ")
     assert "in epoch 1 at lr=1e+30" in report.fail_reason

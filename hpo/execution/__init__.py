@@ -1,4 +1,4 @@
-"""Execution: Ray runs the jobs of every stage; workers only report."""
+"""Execution: Ray runs the tasks of every stage; workers only report."""
 
 from hpo.execution.cluster import ray_cluster
 from hpo.execution.drive import TrialDrive

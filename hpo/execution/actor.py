@@ -1,4 +1,4 @@
-"""Ray's class trainable: an actor that drives one job after the other, an epoch per step."""
+"""Ray's class trainable: an actor that drives one task after the other, an epoch per step."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 from ray import tune
 
 from hpo.execution.drive import TrialDrive
-from hpo.jobs import EPOCH, OBJECTIVE, TrialJob
+from hpo.tasks import EPOCH, OBJECTIVE, TrialTask
 
-JOB = "job"
-"""Key of a Ray trial's config that holds its `TrialJob`."""
+TASK = "task"
+"""Key of a Ray trial's config that holds its `TrialTask`."""
 REPORT = "report"
 """Key of a Ray trial's result that holds its `EpochReport`."""
 
 
 class TrialActor(tune.Trainable):
-    """Runs in a worker process and is reused: a new process would import torch for every job."""
+    """Runs in a worker process and is reused: a new process would import torch for every task."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take the first job."""
-        self._take(config[JOB])
+        """Take the first task."""
+        self._take(config[TASK])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next job."""
+        """Take the next task."""
         self._drive.close()
-        self._take(new_config[JOB])
+        self._take(new_config[TASK])
         return True
 
     def step(self) -> dict[str, Any]:
@@ -46,6 +46,6 @@ class TrialActor(tune.Trainable):
         """The run is over, or was interrupted."""
         self._drive.close()
 
-    def _take(self, job: TrialJob) -> None:
-        self._metric = job.metric
-        self._drive = TrialDrive(job)
+    def _take(self, task: TrialTask) -> None:
+        self._metric = task.metric
+        self._drive = TrialDrive(task)

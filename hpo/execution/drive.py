@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hpo.jobs import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, TrialJob
+from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, TrialTask
 from trainables import Trainable, find_trainable, pack
 
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<frozen ")
@@ -26,8 +26,8 @@ class ReportError(ValueError):
 class TrialDrive:
     """One trial in this process. Never raises for what the trainable does."""
 
-    def __init__(self, job: TrialJob) -> None:
-        self._job = job
+    def __init__(self, task: TrialTask) -> None:
+        self._task = task
         self._reports: Iterator[Any] | None = None
         self._last = EpochReport(epoch=0, metrics={}, seconds=0.0)
         self._fingerprint: str | None = None
@@ -35,14 +35,14 @@ class TrialDrive:
     def next_report(self) -> EpochReport:
         """Train one epoch more and report it."""
         start = time.perf_counter()
-        if self._job.task == "finish":
+        if self._task.purpose == "finish":
             return self._finish()
         try:
             with self._output_to_file():
                 if self._reports is None:
                     self._reports = self._start()
                     start = time.perf_counter()  # importing the trainable is no training
-                metrics = read_metrics(next(self._reports), self._job.metric)
+                metrics = read_metrics(next(self._reports), self._task.metric)
         except StopIteration:
             return self._ended_by_itself()
         except (Exception, SystemExit) as error:  # noqa: BLE001  it is the trial's end, with reason
@@ -53,7 +53,7 @@ class TrialDrive:
             seconds=time.perf_counter() - start,
             fingerprint=self._fingerprint,
         )
-        if self._last.epoch == self._job.context.max_epochs:
+        if self._last.epoch == self._task.context.max_epochs:
             self.close()
             return replace(self._last, ending="complete")
         return self._last
@@ -67,19 +67,19 @@ class TrialDrive:
             self._reports = None
 
     def _start(self) -> Iterator[Any]:
-        job, trainable = self._job, self._trainable()
-        if job.wants_fingerprint and trainable.fingerprint is not None:
-            self._fingerprint = trainable.fingerprint(dict(job.config), job.context)
-        return trainable.reports(dict(job.config), job.context)
+        task, trainable = self._task, self._trainable()
+        if task.wants_fingerprint and trainable.fingerprint is not None:
+            self._fingerprint = trainable.fingerprint(dict(task.config), task.context)
+        return trainable.reports(dict(task.config), task.context)
 
     def _finish(self) -> EpochReport:
         """Retrain and test: one report, which carries the model."""
-        job, start = self._job, time.perf_counter()
+        task, start = self._task, time.perf_counter()
         try:
             with self._output_to_file():
                 finish = self._trainable().finish
-                model = None if finish is None else pack(finish(dict(job.config), job.context))
-        except (Exception, SystemExit) as error:  # noqa: BLE001  it is the job's end, with reason
+                model = None if finish is None else pack(finish(dict(task.config), task.context))
+        except (Exception, SystemExit) as error:  # noqa: BLE001  it is the task's end, with reason
             return self._failed(error, time.perf_counter() - start)
         seconds = time.perf_counter() - start
         return EpochReport(
@@ -87,8 +87,8 @@ class TrialDrive:
         )
 
     def _trainable(self) -> Trainable:
-        self._job.context.folder.mkdir(parents=True, exist_ok=True)
-        return find_trainable(self._job.trainable, self._job.import_paths)
+        self._task.context.folder.mkdir(parents=True, exist_ok=True)
+        return find_trainable(self._task.trainable, self._task.import_paths)
 
     def _ended_by_itself(self) -> EpochReport:
         self._reports = None
@@ -101,8 +101,8 @@ class TrialDrive:
         place = _place(error)
         text = "".join(traceback.format_exception(error))
         with contextlib.suppress(OSError):  # a full disk must not hide what failed
-            self._job.context.folder.mkdir(parents=True, exist_ok=True)
-            (self._job.context.folder / TRACEBACK_FILE).write_text(text, encoding="utf-8")
+            self._task.context.folder.mkdir(parents=True, exist_ok=True)
+            (self._task.context.folder / TRACEBACK_FILE).write_text(text, encoding="utf-8")
         return EpochReport(
             epoch=self._last.epoch,
             metrics=self._last.metrics,
@@ -121,7 +121,7 @@ class TrialDrive:
                 yield
         finally:
             if text := output.getvalue():
-                with (self._job.context.folder / OUTPUT_FILE).open("a", encoding="utf-8") as file:
+                with (self._task.context.folder / OUTPUT_FILE).open("a", encoding="utf-8") as file:
                     file.write(text)
 
 

@@ -11,26 +11,26 @@ from ray import tune
 from ray.tune import Stopper
 
 from hpo.execution.actor import TrialActor
-from hpo.execution.searcher import JobSearcher, StageScheduler
-from hpo.jobs import JobSource
+from hpo.execution.searcher import StageScheduler, TaskSearcher
 from hpo.spec import ResourcesSpec
+from hpo.tasks import TaskSource
 
 
 def run_stages(
-    stages: Iterator[JobSource],
+    stages: Iterator[TaskSource],
     resources: ResourcesSpec,
     *,
     concurrency: int,
     is_interrupted: Callable[[], bool],
 ) -> None:
-    """Run every job of every stage, ``concurrency`` at a time; returns early if interrupted.
+    """Run every task of every stage, ``concurrency`` at a time; returns early if interrupted.
 
     Trials that an interrupt stops are still RUNNING in the study: the caller requeues them.
 
     Raises:
         Exception: whatever a stage raised, e.g. because of its database.
     """
-    searcher = JobSearcher(stages, concurrency)
+    searcher = TaskSearcher(stages, concurrency)
 
     def must_stop() -> bool:
         return searcher.error is not None or is_interrupted()
@@ -61,16 +61,17 @@ def run_stages(
 
 
 class _StopWhen(Stopper):
-    """Stops everything as soon as ``must_stop`` says so."""
+    """Stops everything as soon as ``must_stop`` has said so, which is not asked again."""
 
     def __init__(self, must_stop: Callable[[], bool]) -> None:
-        self._must_stop = must_stop
+        self._must_stop, self._is_stopped = must_stop, False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._must_stop()
+        self._is_stopped = self._is_stopped or self._must_stop()
+        return self._is_stopped
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles a stopper for a restore that is not used here

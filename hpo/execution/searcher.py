@@ -1,4 +1,4 @@
-"""What Ray Tune sees of an experiment: a searcher that hands out jobs, and their scheduler."""
+"""What Ray Tune sees of an experiment: a searcher that hands out tasks, and their scheduler."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from hpo.execution.actor import JOB, REPORT
-from hpo.jobs import JobSource, TrialJob
+from hpo.execution.actor import REPORT, TASK
+from hpo.tasks import TaskSource, TrialTask
 
 
-class JobSearcher(Searcher):
-    """Hands out the jobs of one stage after the other, all to the same warm workers.
+class TaskSearcher(Searcher):
+    """Hands out the tasks of one stage after the other, all to the same warm workers.
 
-    A stage begins when the last job of the one before it has ended; code between two stages runs
+    A stage begins when the last task of the one before it has ended; code between two stages runs
     in the iterator that yields them.
     """
 
-    def __init__(self, stages: Iterator[JobSource], concurrency: int) -> None:
+    def __init__(self, stages: Iterator[TaskSource], concurrency: int) -> None:
         super().__init__()
         self._stages, self._concurrency = stages, concurrency
-        self._stage: JobSource | None = None
-        self._running: dict[str, tuple[JobSource, TrialJob]] = {}
+        self._stage: TaskSource | None = None
+        self._running: dict[str, tuple[TaskSource, TrialTask]] = {}
         self.error: Exception | None = None
         """What went wrong in a stage; Ray would only log it."""
 
     def suggest(self, trial_id: str) -> Any:
-        """Ray asks for a job: the next one, None for "ask again", or that there is no more."""
+        """Ray asks for a task: the next one, None for "ask again", or that there is no more."""
         if len(self._running) >= self._concurrency:
             return None  # a trial asked for ahead of time would know less of the others
         with self._keeping_error():
             while self.error is None:
-                if self._stage is not None and (job := self._stage.next_job()) is not None:
-                    self._running[trial_id] = (self._stage, job)
-                    return {JOB: job}
+                if self._stage is not None and (task := self._stage.next_task()) is not None:
+                    self._running[trial_id] = (self._stage, task)
+                    return {TASK: task}
                 if self._running:
                     return None
                 self._stage = next(self._stages, None)
@@ -45,19 +45,19 @@ class JobSearcher(Searcher):
         return Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Ray hands over an epoch of a job that goes on."""
-        stage, job = self._running[trial_id]
+        """Ray hands over an epoch of a task that goes on."""
+        stage, task = self._running[trial_id]
         with self._keeping_error():
-            stage.reported(job, result[REPORT])
+            stage.reported(task, result[REPORT])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Ray hands over the last epoch of a job, or says that its worker died."""
-        stage, job = self._running.pop(trial_id)
+        """Ray hands over the last epoch of a task, or says that its worker died."""
+        stage, task = self._running.pop(trial_id)
         report = None if error or result is None else result.get(REPORT)
         with self._keeping_error():
-            stage.ended(job, report)
+            stage.ended(task, report)
 
     @contextmanager
     def _keeping_error(self) -> Iterator[None]:
@@ -66,8 +66,8 @@ class JobSearcher(Searcher):
         except Exception as error:  # noqa: BLE001  Ray would log it; `run_stages` raises it
             self.error = self.error or error
 
-    def stage_of(self, trial_id: str) -> JobSource | None:
-        """The stage that a running job belongs to."""
+    def stage_of(self, trial_id: str) -> TaskSource | None:
+        """The stage that a running task belongs to."""
         stage, _ = self._running.get(trial_id, (None, None))
         return stage
 
@@ -83,19 +83,19 @@ class JobSearcher(Searcher):
 
 
 class StageScheduler(FIFOScheduler):
-    """Asks the scheduler of the stage that a job belongs to; stages without one stop nothing."""
+    """Asks the scheduler of the stage that a task belongs to; stages without one stop nothing."""
 
-    def __init__(self, searcher: JobSearcher) -> None:
+    def __init__(self, searcher: TaskSearcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._searcher = searcher
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A job is about to start."""
+        """A task is about to start."""
         if scheduler := self._scheduler_of(trial):
             scheduler.on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Whether a job goes on after this epoch."""
+        """Whether a task goes on after this epoch."""
         stage = self._searcher.stage_of(trial.trial_id)
         if stage is not None and stage.is_over_time:
             return str(TrialScheduler.STOP)
@@ -104,17 +104,17 @@ class StageScheduler(FIFOScheduler):
         return str(TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """A job reached its end."""
+        """A task reached its end."""
         if scheduler := self._scheduler_of(trial):
             scheduler.on_trial_complete(tune_controller, trial, result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """A job's worker died."""
+        """A task's worker died."""
         if scheduler := self._scheduler_of(trial):
             scheduler.on_trial_error(tune_controller, trial)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """A job was taken back before it ended."""
+        """A task was taken back before it ended."""
         if scheduler := self._scheduler_of(trial):
             scheduler.on_trial_remove(tune_controller, trial)
 

@@ -1,11 +1,11 @@
 """Results: finalists, retraining, export, summary and report."""
 
 from hpo.results.export import MODEL_FILE, export_model, save_examples
-from hpo.results.finalists import rerun_jobs
+from hpo.results.finalists import rerun_tasks
 from hpo.results.outcome import Finalist, Outcome, choose_finalists, read_outcome
 from hpo.results.predict import Prediction, predict
 from hpo.results.report import REPORT_FILE, write_report
-from hpo.results.retrain import accuracy_interval, retrain_job
+from hpo.results.retrain import accuracy_interval, retrain_task
 from hpo.results.summary import params_text, summary, trials_line
 
 __all__ = [
@@ -20,8 +20,8 @@ __all__ = [
     "params_text",
     "predict",
     "read_outcome",
-    "rerun_jobs",
-    "retrain_job",
+    "rerun_tasks",
+    "retrain_task",
     "save_examples",
     "summary",
     "trials_line",

@@ -6,17 +6,17 @@ import datetime as dt
 from collections.abc import Callable
 
 from hpo.errors import NoSuccessfulTrialError
-from hpo.jobs import EpochReport, JobFactory, JobList, TrialJob
 from hpo.results.outcome import Outcome
+from hpo.tasks import EpochReport, TaskFactory, TaskList, TrialTask
 from storage import RerunRecord
 
 
-def rerun_jobs(
+def rerun_tasks(
     outcome: Outcome,
-    jobs: JobFactory,
+    tasks: TaskFactory,
     record: Callable[[RerunRecord], None],
     say: Callable[[str], None],
-) -> JobList:
+) -> TaskList:
     """The re-runs that are still missing: every finalist on every one of the shared fresh seeds.
 
     Raises:
@@ -31,14 +31,14 @@ def rerun_jobs(
         )
     metric = outcome.spec.objective.metric
 
-    def on_end(job: TrialJob, report: EpochReport, seconds: float) -> None:
-        assert job.seed_index is not None
+    def on_end(task: TrialTask, report: EpochReport, seconds: float) -> None:
+        assert task.seed_index is not None
         value = report.metrics.get(metric) if report.ending == "complete" else None
         record(
             RerunRecord(
-                trial_number=job.number,
-                seed_index=job.seed_index,
-                seed=job.context.seed,
+                trial_number=task.number,
+                seed_index=task.seed_index,
+                seed=task.context.seed,
                 value=value,
                 fail_reason=report.fail_reason or None,
                 seconds=seconds,
@@ -46,12 +46,12 @@ def rerun_jobs(
             )
         )
         told = f"failed: {report.fail_reason}" if value is None else f"{metric}={value:.4f}"
-        say(f"re-run of trial {job.number}, seed {job.seed_index + 1}: {told} ({seconds:.1f} s)")
+        say(f"re-run of trial {task.number}, seed {task.seed_index + 1}: {told} ({seconds:.1f} s)")
 
     missing = [
-        jobs.rerun(finalist.number, finalist.params, seed_index)
+        tasks.rerun(finalist.number, finalist.params, seed_index)
         for seed_index in range(outcome.spec.finalists.n_seeds)
         for finalist in sorted(outcome.finalists, key=lambda finalist: finalist.number)
         if seed_index not in [rerun.seed_index for rerun in finalist.reruns]
     ]
-    return JobList(missing, on_end)
+    return TaskList(missing, on_end)

@@ -151,7 +151,7 @@ def _failures(outcome: Outcome) -> list[tuple[str, str]]:
 
 
 def _seconds(outcome: Outcome) -> list[tuple[str, int, float]]:
-    """Stage, its jobs, and the seconds that workers spent on their epochs."""
+    """Stage, its tasks, and the seconds that workers spent on their epochs."""
     searched = [sum(epoch.seconds for epoch in epochs) for epochs in outcome.epochs.values()]
     reruns = [rerun.seconds for finalist in outcome.finalists for rerun in finalist.reruns]
     retrained = [reading.seconds for reading in outcome.test_readings]

@@ -6,29 +6,29 @@ import datetime as dt
 from collections.abc import Callable
 
 from hpo.errors import NoSuccessfulTrialError
-from hpo.jobs import EpochReport, JobFactory, JobList, TrialJob
 from hpo.results.outcome import Finalist
+from hpo.tasks import EpochReport, TaskFactory, TaskList, TrialTask
 from storage import TestReading
 from trainables import PackedModel
 
 
-def retrain_job(
-    winner: Finalist, jobs: JobFactory, keep: Callable[[PackedModel, TestReading], None]
-) -> JobList:
-    """The one job of this stage; ``keep`` gets the model and what it scored on the test set."""
+def retrain_task(
+    winner: Finalist, tasks: TaskFactory, keep: Callable[[PackedModel, TestReading], None]
+) -> TaskList:
+    """The one task of this stage; ``keep`` gets the model and what it scored on the test set."""
 
-    def on_end(job: TrialJob, report: EpochReport, seconds: float) -> None:
+    def on_end(task: TrialTask, report: EpochReport, seconds: float) -> None:
         model = report.final_model
         if report.ending == "failed":
             raise NoSuccessfulTrialError(
-                f"the retraining of trial {job.number} failed: {report.fail_reason}"
+                f"the retraining of trial {task.number} failed: {report.fail_reason}"
             )
         if model is None:
             return  # the trainable offers no `finish`
         keep(
             model,
             TestReading(
-                trial_number=job.number,
+                trial_number=task.number,
                 n_correct=model.n_correct,
                 n_test=model.n_test,
                 seconds=seconds,
@@ -36,7 +36,7 @@ def retrain_job(
             ),
         )
 
-    return JobList([jobs.retrain(winner.number, winner.params)], on_end)
+    return TaskList([tasks.retrain(winner.number, winner.params)], on_end)
 
 
 def accuracy_interval(n_correct: int, n_test: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The search: spaces, samplers, schedulers, and the study as a source of jobs."""
+"""The search: spaces, samplers, schedulers, and the study as a source of tasks."""
 
 from hpo.search.samplers import SAMPLERS, build_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler

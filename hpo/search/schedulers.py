@@ -15,8 +15,8 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from hpo.jobs import EPOCH, OBJECTIVE
 from hpo.spec import AshaSpec, ExperimentSpec, MedianSpec, NoSchedulerSpec, SchedulerSpec
+from hpo.tasks import EPOCH, OBJECTIVE
 
 
 def _asha(spec: AshaSpec, experiment: ExperimentSpec) -> TrialScheduler:

@@ -1,4 +1,4 @@
-"""The search as a source of jobs: the one place where trials enter and leave the study."""
+"""The search as a source of tasks: the one place where trials enter and leave the study."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from hpo.errors import NoSuccessfulTrialError, UsageError
-from hpo.jobs import TRACEBACK_FILE, EpochReport, JobFactory, TrialJob, worker_died
 from hpo.search.samplers import build_sampler
 from hpo.search.schedulers import build_scheduler
 from hpo.search.space import distributions, n_distinct_configs
 from hpo.spec import ExperimentSpec, GridSpec
+from hpo.tasks import TRACEBACK_FILE, EpochReport, TaskFactory, TrialTask, worker_died
 from storage import EpochRecord, n_finished, put_intermediate_value, requeue_running
 
 MAX_OPENING_FAILURES = 5
@@ -50,7 +50,7 @@ class StudySource:
         self,
         study: Study,
         spec: ExperimentSpec,
-        jobs: JobFactory,
+        tasks: TaskFactory,
         *,
         record_epoch: Callable[[EpochRecord], None],
         record_fingerprint: Callable[[str], None] | None = None,
@@ -60,7 +60,7 @@ class StudySource:
         requeue_running(study)
         study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed)
         self.scheduler: TrialScheduler = build_scheduler(spec, study.get_trials(deepcopy=False))
-        self._study, self._jobs = study, jobs
+        self._study, self._tasks = study, tasks
         self._space = distributions(spec.search_space)
         self._metric = spec.objective.metric
         self._n_trials = n_trials_of(spec)
@@ -79,7 +79,7 @@ class StudySource:
         """Whether the time limit is reached."""
         return self._deadline is not None and time.monotonic() > self._deadline
 
-    def next_job(self) -> TrialJob | None:
+    def next_task(self) -> TrialTask | None:
         """Ask the study for a trial, unless the budget or the time is spent.
 
         Raises:
@@ -90,22 +90,22 @@ class StudySource:
         if is_spent or self.is_over_time:
             return None
         trial = self._study.ask(self._space)
-        job = self._jobs.trial(trial.number, trial.params)
-        job = replace(job, wants_fingerprint=self._record_fingerprint is not None)
-        trial.set_user_attr("seed", job.context.seed)
+        task = self._tasks.trial(trial.number, trial.params)
+        task = replace(task, wants_fingerprint=self._record_fingerprint is not None)
+        trial.set_user_attr("seed", task.context.seed)
         self._running[trial.number] = trial
         for observer in self._observers:
             observer.trial_started(trial.number, trial.params)
-        return job
+        return task
 
-    def reported(self, job: TrialJob, report: EpochReport) -> None:
+    def reported(self, task: TrialTask, report: EpochReport) -> None:
         """Write one epoch, all its metrics first: the study never knows more than the ledger."""
         if report.fingerprint is not None and self._record_fingerprint is not None:
             self._record_fingerprint(report.fingerprint)
             self._record_fingerprint = None
         self._record_epoch(
             EpochRecord(
-                trial_number=job.number,
+                trial_number=task.number,
                 epoch=report.epoch,
                 metrics=report.metrics,
                 seconds=report.seconds,
@@ -113,28 +113,28 @@ class StudySource:
             )
         )
         value = report.metrics[self._metric]
-        put_intermediate_value(self._running[job.number], report.epoch, value)
+        put_intermediate_value(self._running[task.number], report.epoch, value)
         for observer in self._observers:
-            observer.epoch_reported(job.number, report)
+            observer.epoch_reported(task.number, report)
 
-    def ended(self, job: TrialJob, report: EpochReport | None) -> None:
+    def ended(self, task: TrialTask, report: EpochReport | None) -> None:
         """Tell the study how a trial ended."""
-        report = report or worker_died(job)
+        report = report or worker_died(task)
         if report.ending == "failed":
-            self._fail(self._running.pop(job.number), report)
+            self._fail(self._running.pop(task.number), report)
         else:
             # Ray gives the report that triggered a stop to on_trial_complete alone. Unless it is
             # recorded here, a trial stopped at its first rung would have no value.
-            self.reported(job, report)
-            trial = self._running.pop(job.number)
+            self.reported(task, report)
+            trial = self._running.pop(task.number)
             if report.ending == "complete":
                 self._study.tell(trial, report.metrics[self._metric])
             elif self.is_over_time:
-                requeue_running(self._study, only=job.number)
+                requeue_running(self._study, only=task.number)
                 return
             else:
                 self._study.tell(trial, state=TrialState.PRUNED)
-        ended = self._study.get_trials(deepcopy=False)[job.number]
+        ended = self._study.get_trials(deepcopy=False)[task.number]
         for observer in self._observers:
             observer.trial_ended(ended)
 
@@ -154,8 +154,8 @@ class StudySource:
         if len(places) == 1:
             raise NoSuccessfulTrialError(
                 f"the search has stopped: its first {len(ended)} trials all failed in one way, "
-                f"{places.pop()}. Mend {self._jobs.spec.trainable!r} or the search space; the "
-                f"traceback is in {self._jobs.trial_folder(ended[0].number) / TRACEBACK_FILE}"
+                f"{places.pop()}. Mend {self._tasks.spec.trainable!r} or the search space; the "
+                f"traceback is in {self._tasks.trial_folder(ended[0].number) / TRACEBACK_FILE}"
             )
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 MAX_METRICS, MAX_PARAMS = 1000, 100  # in one log_batch, MLflow's limits
+RANK = "hpo.finalist_rank"
+"""Tag of a finalist's run: 1 is the winner."""
 
 # Of an MLflow server that is down: one quick answer each time instead of minutes of retries.
 CLIENT_ENVIRONMENT = {
@@ -70,7 +72,7 @@ class Projection:
         with tempfile.TemporaryDirectory(prefix="hpo-mlflow-") as folder:
             spec = Path(folder) / "spec.yaml"
             spec.write_text(experiment.spec, encoding="utf-8")
-            self._put_artifacts(run_id, [spec])
+            self._client.log_artifact(run_id, str(spec))  # again: a budget may have been raised
 
     def end_parent(self, status: str, finished_at: dt.datetime | None = None) -> None:
         """How the experiment stands: "RUNNING", "FINISHED", "FAILED", or "KILLED" by a signal."""
@@ -83,24 +85,26 @@ class Projection:
         trial: FrozenTrial,
         epochs: Sequence[EpochRecord],
         *,
-        tags: Mapping[str, str] | None = None,
+        rank: int | None = None,
         metrics: Mapping[str, float] | None = None,
         artifacts: Iterable[Path] = (),
     ) -> None:
         """One trial's run with everything the ledger knows of it.
 
-        ``tags``, ``metrics`` and ``artifacts`` are what a finalist has beside its trial.
+        ``rank``, ``metrics`` and ``artifacts`` are what a finalist has beside its trial.
         """
         key, start = str(trial.number), trial.datetime_start or self._experiment.created_at
         is_whole = key in self._runs and self._runs[key].info.status == STATUS[trial.state]
-        if is_whole and not tags:
+        if is_whole and rank is None:
+            if RANK in self._runs[key].data.tags:  # it was a finalist before there were more trials
+                self._client.delete_tag(self._runs[key].info.run_id, RANK)
             return
         all_tags = {
             "hpo.trial_number": key,
             "hpo.state": trial.state.name,
             "mlflow.parentRunId": self._runs["parent"].info.run_id,
             **_failure(trial),
-            **(tags or {}),
+            **({} if rank is None else {RANK: str(rank)}),
         }
         run_id = self._run(key, f"trial {trial.number}", _utc(start), all_tags)
         ended = _utc(trial.datetime_complete or start)

@@ -11,7 +11,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from hpo.jobs import EpochReport
+from hpo.tasks import EpochReport
 from hpo.tracking.projection import Projection
 from storage import ExperimentRecord, Ledger
 

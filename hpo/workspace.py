@@ -17,17 +17,18 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 
 from hpo.errors import StorageError, UsageError
-from hpo.jobs import JobFactory
 from hpo.places import Places
 from hpo.provenance import git_commit, versions
 from hpo.results import Outcome, read_outcome
 from hpo.search import n_trials_of
 from hpo.spec import ExperimentSpec, differences, parse_recorded_spec, spec_to_yaml
+from hpo.tasks import TaskFactory
 from storage import (
     DatabaseError,
     ExperimentRecord,
     Ledger,
     create_study,
+    database_exists,
     n_finished,
     open_engine,
     open_optuna_storage,
@@ -40,7 +41,7 @@ LAWFUL_CHANGES = ("budget.n_trials", "budget.time_limit_s", "resources.", "concu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class Workspace:
     """One experiment laid out for work: its spec, its record, its study, its folder."""
 
     spec: ExperimentSpec
@@ -48,7 +49,7 @@ class Bench:
     experiment: ExperimentRecord
     study: Study
     ledger: Ledger
-    jobs: JobFactory
+    tasks: TaskFactory
 
     @property
     def folder(self) -> Path:
@@ -69,16 +70,16 @@ def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> Experi
         DatabaseError: if the database cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if resume and spec.name not in (known := experiment_names(places)):
+        raise UsageError(
+            f"nothing to resume: there is no experiment {spec.name!r} in "
+            f"{shown_url(places.storage_url)}. Known: {', '.join(known) or 'none'}. "
+            "Without --resume it is begun"
+        )
     ledger = Ledger(open_engine(places.storage_url))
     storage = open_optuna_storage(places.storage_url)
     recorded = ledger.find(spec.name)
     if recorded is None:
-        if resume:
-            raise UsageError(
-                f"nothing to resume: there is no experiment {spec.name!r} in "
-                f"{shown_url(places.storage_url)}. Known: {', '.join(ledger.names()) or 'none'}. "
-                "Without --resume it is begun"
-            )
         if study_exists(storage, spec.name):
             raise UsageError(
                 f"the database holds a study {spec.name!r} that is no experiment of ours; "
@@ -95,7 +96,9 @@ def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> Experi
     return recorded
 
 
-def open_bench(spec: ExperimentSpec, places: Places, recorded: ExperimentRecord | None) -> Bench:
+def open_workspace(
+    spec: ExperimentSpec, places: Places, recorded: ExperimentRecord | None
+) -> Workspace:
     """Begin an experiment, or go on with a recorded one.
 
     Raises:
@@ -104,41 +107,53 @@ def open_bench(spec: ExperimentSpec, places: Places, recorded: ExperimentRecord 
     ledger = Ledger(open_engine(places.storage_url))
     experiment = recorded or new_experiment(spec, places)
     ledger.put(experiment)
-    bench = _laid_out(spec, places, experiment, ledger)
-    bench.folder.mkdir(parents=True, exist_ok=True)
-    (bench.folder / "spec.yaml").write_text(experiment.spec, encoding="utf-8")
-    return bench
+    workspace = _laid_out(spec, places, experiment, ledger)
+    workspace.folder.mkdir(parents=True, exist_ok=True)
+    (workspace.folder / "spec.yaml").write_text(experiment.spec, encoding="utf-8")
+    return workspace
 
 
-def find_bench(name: str, places: Places) -> Bench:
+def find_workspace(name: str, places: Places) -> Workspace:
     """A recorded experiment, to look at.
 
     Raises:
         UsageError: if there is none called ``name``.
         DatabaseError: if the database cannot be opened.
     """
+    if name not in (known := experiment_names(places)):
+        raise UsageError(
+            f"no experiment {name!r} in {shown_url(places.storage_url)}; "
+            f"known: {', '.join(known) or 'none'}"
+        )
     ledger = Ledger(open_engine(places.storage_url))
     experiment = ledger.find(name)
-    if experiment is None:
-        known = ", ".join(ledger.names()) or "none"
-        raise UsageError(
-            f"no experiment {name!r} in {shown_url(places.storage_url)}; known: {known}"
-        )
+    assert experiment is not None
     return _laid_out(parse_recorded_spec(experiment.spec), places, experiment, ledger)
+
+
+def experiment_names(places: Places) -> list[str]:
+    """All recorded experiments; a database that is not there has none, and is not made.
+
+    Raises:
+        DatabaseError: if the database cannot be opened.
+    """
+    if not database_exists(places.storage_url):
+        return []
+    return Ledger(open_engine(places.storage_url)).names()
 
 
 def _laid_out(
     spec: ExperimentSpec, places: Places, experiment: ExperimentRecord, ledger: Ledger
-) -> Bench:
+) -> Workspace:
     study = _study(spec, open_optuna_storage(places.storage_url))
-    jobs = JobFactory(
+    tasks = TaskFactory(
         spec=spec,
         import_paths=places.imports,
         folder=places.run_folder(spec.name),
         data_dir=places.data,
     )
-    return Bench(
-        spec=spec, places=places, experiment=experiment, study=study, ledger=ledger, jobs=jobs
+    return Workspace(
+        spec=spec, places=places, experiment=experiment, study=study, ledger=ledger, tasks=tasks
     )
 
 
@@ -186,16 +201,16 @@ def with_lawful_changes(recorded: ExperimentRecord, spec: ExperimentSpec) -> Exp
     return replace(recorded, spec=spec_to_yaml(spec))
 
 
-def is_finished(bench: Bench) -> bool:
+def is_finished(workspace: Workspace) -> bool:
     """Whether the budget is spent and everything after the search is done, too."""
-    is_spent = n_finished(bench.study) >= n_trials_of(bench.spec)
-    return is_spent and bench.experiment.finished_at is not None
+    is_spent = n_finished(workspace.study) >= n_trials_of(workspace.spec)
+    return is_spent and workspace.experiment.finished_at is not None
 
 
-def finished(bench: Bench) -> Bench:
-    """The bench of an experiment that is over; recording that is the caller's last step."""
-    experiment = bench.ledger.find(bench.spec.name) or bench.experiment
-    return replace(bench, experiment=replace(experiment, finished_at=now()))
+def finished(workspace: Workspace) -> Workspace:
+    """The workspace of an experiment that is over; recording that is the caller's last step."""
+    experiment = workspace.ledger.find(workspace.spec.name) or workspace.experiment
+    return replace(workspace, experiment=replace(experiment, finished_at=now()))
 
 
 def now() -> dt.datetime:
