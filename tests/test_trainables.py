@@ -394,6 +394,36 @@ def test_a_trainable_without_finish_has_no_final_model(
     assert (report.ending, report.final_model) == ("complete", None)
 
 
+CONSTRAINED = """
+def train(config):
+    print("trained")
+    return 1
+
+def constraints(config, trial):
+    if trial.seed > 5:
+        raise ValueError("layer 3: too large")
+    return {"parameters": 7}
+"""
+
+
+def test_constraints_are_known_before_training(
+    write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    report = TrialDrive(task_of(write_module(CONSTRAINED), tmp_path)).next_report()
+    assert report.facts == {"parameters": 7}
+    assert not report.is_infeasible
+
+
+def test_an_infeasible_config_is_not_trained(
+    write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    task = task_of(write_module(CONSTRAINED), tmp_path)
+    report = TrialDrive(replace(task, context=replace(task.context, seed=6))).next_report()
+    assert (report.ending, report.is_infeasible) == ("failed", True)
+    assert report.fail_reason == "infeasible: layer 3: too large"
+    assert not (tmp_path / "trial" / OUTPUT_FILE).exists()
+
+
 @pytest.mark.parametrize(("wanted", "named"), [(True, "digits 1"), (False, None)])
 def test_the_data_is_named_in_the_first_report_if_that_is_wanted(
     wanted: bool, named: str | None, write_module: Callable[[str], str], tmp_path: Path

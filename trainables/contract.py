@@ -9,7 +9,9 @@ A trainable is a generator function that yields one mapping of metrics per epoch
 
 A plain function that returns a number or a mapping is a trainable of one report. Beside it, in the
 same module, may stand ``finish(config, trial) -> FinalModel`` (retrain on everything but the test
-set, test once, hand back what to export) and ``fingerprint(config, trial) -> str`` (of the data).
+set, test once, hand back what to export), ``fingerprint(config, trial) -> str`` (of the data), and
+``constraints(config, trial) -> Mapping[str, float]`` (what is known before any training, e.g. the
+number of parameters; a ValueError says that the config cannot be built, and costs nothing).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class TrainableError(Exception):
 
 @dataclass(frozen=True)
 class Trainable:
-    """A trainable's functions; ``finish`` and ``fingerprint`` are None where its module has none.
+    """A trainable's functions; all but ``train`` are None where its module has none.
 
     ``train`` takes (config, trial) or config alone, and yields, or returns once.
     """
@@ -60,6 +60,7 @@ class Trainable:
     train: Callable[..., Any]
     finish: Callable[[dict[str, Any], TrialContext], FinalModel] | None
     fingerprint: Callable[[dict[str, Any], TrialContext], str] | None
+    constraints: Callable[[dict[str, Any], TrialContext], Mapping[str, float]] | None = None
 
     def reports(self, config: dict[str, Any], trial: TrialContext) -> Iterator[Any]:
         """Whatever ``train`` yields; what a plain function returns is its one report."""
@@ -99,6 +100,7 @@ def find_trainable(name: str, import_paths: Sequence[Path] = ()) -> Trainable:
         train=train,
         finish=getattr(module, "finish", None),
         fingerprint=getattr(module, "fingerprint", None),
+        constraints=getattr(module, "constraints", None),
     )
 
 
