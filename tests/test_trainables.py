@@ -374,7 +374,7 @@ def test_finishing_is_one_report_with_a_model_that_anyone_can_load(
     assert (packed.class_names, packed.n_correct, packed.n_test) == (("no", "yes"), 2, 3)
     assert packed.labels.tolist() == [1, 1, 0]
     loaded = torch.jit.load(io.BytesIO(packed.torchscript))
-    assert np.array_equal(loaded(torch.from_numpy(packed.images)).numpy(), packed.probabilities)
+    assert np.array_equal(loaded(torch.from_numpy(packed.images)).numpy(), packed.outputs)
 
 
 def test_a_model_that_cannot_be_finished_gives_the_reason(
@@ -678,8 +678,8 @@ def test_a_final_model_predicts_what_its_test_reading_says(final_model: FinalMod
     assert probabilities.min() >= 0
     n_correct = int((probabilities.argmax(dim=1).numpy() == test.labels).sum())
     assert (final_model.n_correct, final_model.n_test) == (n_correct, 360)
-    assert final_model.test_accuracy == n_correct / 360
-    assert final_model.test_accuracy > 0.5  # chance is 0.1
+    assert final_model.test_value == n_correct / 360
+    assert final_model.test_value > 0.5  # chance is 0.1
     assert final_model.class_names == tuple("0123456789")
 
 
@@ -697,7 +697,7 @@ def test_a_packed_final_model_predicts_the_same(final_model: FinalModel) -> None
     packed = pack(final_model)
     loaded = torch.jit.load(io.BytesIO(packed.torchscript))
     probabilities = loaded(torch.from_numpy(packed.images))
-    torch.testing.assert_close(probabilities, torch.from_numpy(packed.probabilities))
+    torch.testing.assert_close(probabilities, torch.from_numpy(packed.outputs))
     assert np.array_equal(packed.images, final_model.test_images.numpy())
     assert loaded(torch.zeros(1, 1, 20, 13, dtype=torch.uint8)).shape == (1, 10)
 
