@@ -124,7 +124,9 @@ def read_folder(
     def build(place: Path) -> Mapping[str, Any]:
         return _decode_all(folder.pictures, channels, size, place)
 
-    return stored(key, build, data_dir), _warnings(folder, hashes)
+    arrays = stored(key, build, data_dir)
+    usable = [digest for digest, part in zip(hashes, arrays.parts, strict=True) if part >= 0]
+    return arrays, _warnings(folder, usable)
 
 
 def _part_folders(root: Path) -> dict[int, Path]:
@@ -150,13 +152,16 @@ def _part_folders(root: Path) -> dict[int, Path]:
 
 def _visible(folder: Path) -> list[Path]:
     try:
-        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+        visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except FileNotFoundError:
         raise DataError(f"there is no folder {folder}") from None
     except NotADirectoryError:
         raise DataError(f"{folder} is a file, not a folder of pictures") from None
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from None
+    if not os.access(folder, os.X_OK, effective_ids=True):  # it may be listed and no more
+        raise DataError(f"{folder} cannot be entered: Permission denied")
+    return visible
 
 
 def _files_below(
@@ -210,7 +215,7 @@ def _decode_all(
     for picture, was in zip(pictures, before, strict=True):
         if _stamp(picture) != was:
             raise DataError(f"{picture.path} changed while it was read: try again")
-    parts = [p.part if reason is None else UNREADABLE for p, reason in zip(pictures, reasons)]
+    parts = [p.part if reason is None else UNREADABLE for p, reason in zip(pictures, reasons, strict=True)]
     np.save(place / "parts.npy", np.array(parts, np.int8))
     np.save(place / "targets.npy", np.array([p.class_index for p in pictures], np.int64))
     bad = [[p.name, reason] for p, reason in zip(pictures, reasons, strict=True) if reason]
@@ -239,14 +244,14 @@ def _fitted(pixels: Pixels, size: int) -> Pixels:
     return fitted
 
 
-def _warnings(folder: PictureFolder, hashes: list[str]) -> list[str]:
+def _warnings(folder: PictureFolder, usable: list[str]) -> list[str]:
     found = []
     if folder.n_hidden or folder.n_others:
         found.append(
             f"{folder.root}: {folder.n_hidden} hidden files and {folder.n_others} files that are "
             "no pictures were passed over"
         )
-    n_copies = sum(count - 1 for count in Counter(hashes).values())
+    n_copies = sum(count - 1 for count in Counter(usable).values())
     if n_copies:
         found.append(
             f"{folder.root}: {n_copies} pictures are copies of others, so that a test picture may "
