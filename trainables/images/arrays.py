@@ -59,7 +59,7 @@ def digest_of(*arrays: npt.NDArray[Any]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(str((array.dtype, array.shape)).encode())
-        digest.update(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Decoded images on disk: built once per machine, memory-mapped by every process that needs them.
 
-An entry is a folder that is named after its content. It is written beside and renamed, so that it is
-there as a whole or not at all, and any entry may be deleted at any time.
+An entry is a folder that is named after its content. It is written beside and renamed, so that it
+is there as a whole or not at all, and any entry may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def stored(key: str, build: Build, data_dir: Path) -> ImageArrays:
 def create(folder: Path, name: str, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
     """A writable array of zeros in ``folder``, memory-mapped."""
     array = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
-    # Without room on the disk a write into a mapped hole kills the process with SIGBUS; this raises.
+    # Without room on the disk a write into a hole of the map kills the process; this raises.
     with (folder / f"{name}.npy").open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     return array

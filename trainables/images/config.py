@@ -63,13 +63,9 @@ class DataConfig(Hyperparameters):
         """Rules between the keys that are broken."""
         found = super().breaches()
         if self.shorter_side < self.image_size:
-            found.append(
-                ("resize", f"must be >= image_size, which is {self.image_size}, got {self.resize}")
-            )
+            found.append(("resize", f"must be >= image_size, which is {self.image_size}"))
         if self.validation_fraction + self.test_fraction >= 1:
-            found.append(
-                ("validation_fraction", "validation_fraction + test_fraction must be < 1")
-            )
+            found.append(("validation_fraction", "validation_fraction + test_fraction must be < 1"))
         return found
 
 

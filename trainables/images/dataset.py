@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
 from trainables.images.arrays import (
     ImageArrays,
@@ -78,19 +77,19 @@ class LabelledImages:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of each image."""
-        return cast(tuple[int, int, int], self.arrays.pixels.shape[1:])
+        return cast("tuple[int, int, int]", self.arrays.pixels.shape[1:])
 
     @cached_property
     def targets(self) -> Targets:
         """(n,) int64 classes, (n, k) float32 values or (n, H, W) int64 masks."""
-        return cast(Targets, self.arrays.targets[self.indices])
+        return self.arrays.targets[self.indices]
 
     def take(self, indices: Indices | slice) -> LabelledImages:
         """The images at ``indices`` of these, in that order; copies none."""
         return LabelledImages(self.arrays, self.indices[indices])
 
     def batch(self, indices: Indices | slice = slice(None)) -> tuple[Pixels, Targets]:
-        """Copies of the images (B, C, H, W) uint8 and the targets at ``indices``; of all, if none."""
+        """Copies of the images (B, C, H, W) uint8 and targets at ``indices``; without them all."""
         rows = self.indices[indices]
         return self.arrays.pixels[rows], self.arrays.targets[rows]
 
@@ -111,7 +110,7 @@ class SplitImages:
     warnings: tuple[str, ...] = ()
 
     def train_and_validation(self) -> LabelledImages:
-        """Everything but the test set, for retraining; of the training part the ``n_train`` used."""
+        """Everything but the test set, for retraining; ``n_train`` still holds for its part."""
         both = np.concatenate([self.train.indices, self.validation.indices])
         return LabelledImages(self.train.arrays, both)
 
@@ -270,11 +269,12 @@ def _split(
     )
     if n_train is not None:
         train = subset(train, arrays.targets, n_train, seed)
-    parts = (train, validation, test)
-    fingerprint = hashlib.sha256((arrays.digest + digest_of(*parts)).encode()).hexdigest()
+    digests = arrays.digest + digest_of(train, validation, test)
     return SplitImages(
-        *(LabelledImages(arrays, part) for part in parts),
+        train=LabelledImages(arrays, train),
+        validation=LabelledImages(arrays, validation),
+        test=LabelledImages(arrays, test),
         class_names=tuple(names),
-        fingerprint=fingerprint,
+        fingerprint=hashlib.sha256(digests.encode()).hexdigest(),
         warnings=warnings,
     )

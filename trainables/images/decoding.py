@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainables.images.arrays import Pixels
@@ -14,9 +15,10 @@ MAX_PIXELS = 50_000_000
 
 # Pillow would hand an .eps that is called .png to Ghostscript; only these formats are tried.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-SUFFIXES = frozenset(
-    ".bmp .gif .jpeg .jpg .jpe .jfif .jp2 .mpo .pbm .pgm .png .pnm .ppm .pfm .tif .tiff .webp".split()
-)
+SUFFIXES = frozenset({
+    ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pfm", ".pgm",
+    ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+})  # fmt: skip
 
 
 class PictureError(Exception):
@@ -34,12 +36,7 @@ def decode(path: Path, channels: int) -> Pixels:
         PictureError: if the file is empty, damaged, cut off, too large or no picture.
     """
     try:
-        if path.stat().st_size == 0:
-            raise PictureError("is empty")
-        with Image.open(path, formats=FORMATS) as image:
-            check_size(image.width, image.height)
-            upright = ImageOps.exif_transpose(image)
-            pixels = np.array(_on_white(_eight_bit(upright)).convert("L" if channels == 1 else "RGB"))
+        pixels = _read(path, "L" if channels == 1 else "RGB")
     except PictureError:
         raise
     except UnidentifiedImageError:
@@ -51,6 +48,15 @@ def decode(path: Path, channels: int) -> Pixels:
     except Exception as error:  # noqa: BLE001  a broken file makes Pillow raise nearly anything
         raise PictureError(f"is damaged: {type(error).__name__}: {error}") from None
     return pixels[np.newaxis] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _read(path: Path, mode: str) -> npt.NDArray[np.uint8]:
+    if path.stat().st_size == 0:
+        raise PictureError("is empty")
+    with Image.open(path, formats=FORMATS) as image:
+        check_size(image.width, image.height)
+        upright = ImageOps.exif_transpose(image)
+        return np.array(_on_white(_eight_bit(upright)).convert(mode))
 
 
 def check_size(width: int, height: int) -> None:

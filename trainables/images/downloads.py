@@ -15,8 +15,6 @@ from trainables.images.cache import locked, writable_folder
 from trainables.images.errors import DataError
 
 
-
-
 @dataclass(frozen=True, kw_only=True)
 class Download:
     """The files of a data set and where they may lie.
@@ -48,8 +46,8 @@ class Download:
         if not fetch:
             package = self.debian_package
             raise DataError(
-                f"{self.torchvision_class} is not in {own.resolve()}; set `download: true` to fetch "
-                "it" + (f", or run `apt-get install {package}`" if package else "")
+                f"{self.torchvision_class} is not in {own.resolve()}; set `download: true`"
+                + (f", or run `apt-get install {package}`" if package else "")
             )
         with locked(writable_folder(data_dir), self.torchvision_class):
             if not self._files_in(own):
@@ -60,7 +58,7 @@ class Download:
 
     def _files_in(self, folder: Path) -> list[Path]:
         found = [
-            next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+            next((path for path in (folder / name, _gz(folder / name)) if path.is_file()), None)
             for name in self.files
         ]
         paths = [path for path in found if path is not None]
@@ -83,6 +81,10 @@ class Download:
             ) from None
 
 
+def _gz(path: Path) -> Path:
+    return path.with_name(f"{path.name}.gz")
+
+
 def read_idx(folder: Path) -> ImageArrays:
     """MNIST and what shares its format: 60,000 images to train with and 10,000 to test with."""
     images = [_idx(folder, f"{part}-images-idx3-ubyte") for part in ("train", "t10k")]
@@ -97,7 +99,8 @@ def _idx(folder: Path, name: str) -> npt.NDArray[np.uint8]:
     """
     path = folder / name
     try:
-        content = path.read_bytes() if path.is_file() else gzip.open(f"{path}.gz").read()
+        is_plain = path.is_file()
+        content = path.read_bytes() if is_plain else gzip.decompress(_gz(path).read_bytes())
         n_dimensions = content[3]
         shape = tuple(int(n) for n in np.frombuffer(content, ">u4", n_dimensions, offset=4))
         return np.frombuffer(content, np.uint8, offset=4 + 4 * n_dimensions).reshape(shape)
@@ -137,9 +140,7 @@ def _checked(set_class: type, folder: Path, **part: bool | str) -> Any:
     try:
         return set_class(str(folder), **part)
     except RuntimeError as error:
-        raise DataError(
-            f"{set_class.__name__} in {folder.resolve()} is damaged: {error}"
-        ) from None
+        raise DataError(f"{set_class.__name__} in {folder.resolve()} is damaged: {error}") from None
 
 
 def _official(images: list[Any], labels: list[Any]) -> ImageArrays:

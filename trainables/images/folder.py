@@ -164,9 +164,7 @@ def _visible(folder: Path) -> list[Path]:
     return visible
 
 
-def _files_below(
-    folder: Path, above: tuple[Path, ...], counts: Counter[str]
-) -> Iterator[Path]:
+def _files_below(folder: Path, above: tuple[Path, ...], counts: Counter[str]) -> Iterator[Path]:
     """Picture files at any depth, through links; counts what is passed over."""
     here = folder.resolve()
     if here in above:
@@ -215,7 +213,10 @@ def _decode_all(
     for picture, was in zip(pictures, before, strict=True):
         if _stamp(picture) != was:
             raise DataError(f"{picture.path} changed while it was read: try again")
-    parts = [p.part if reason is None else UNREADABLE for p, reason in zip(pictures, reasons, strict=True)]
+    parts = [
+        p.part if reason is None else UNREADABLE
+        for p, reason in zip(pictures, reasons, strict=True)
+    ]
     np.save(place / "parts.npy", np.array(parts, np.int8))
     np.save(place / "targets.npy", np.array([p.class_index for p in pictures], np.int64))
     bad = [[p.name, reason] for p, reason in zip(pictures, reasons, strict=True) if reason]
@@ -239,7 +240,9 @@ def _fitted(pixels: Pixels, size: int) -> Pixels:
     try:
         check_size(size, round(longer * size / shorter))
     except PictureError as error:
-        raise PictureError(f"is {longer / shorter:.0f} times as long as wide; resized it {error}")
+        raise PictureError(
+            f"is {longer / shorter:.0f} times as long as wide; resized it {error}"
+        ) from None
     fitted: Pixels = fit(size)(torch.from_numpy(pixels)[None])[0].numpy()
     return fitted
 

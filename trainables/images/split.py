@@ -40,6 +40,11 @@ def split_parts(
     if not len(validation):
         fraction = validation_fraction / rest_fraction
         train, validation = _split_off(train, targets, fraction, seed, class_names)
+    if targets.ndim == 1:
+        absent = set(range(len(class_names))) - set(targets[train].tolist())
+        if absent:
+            names = ", ".join(repr(class_names[label]) for label in sorted(absent))
+            raise DataError(f"no image that can be used to train on {names}")
     return train, validation, test
 
 
@@ -79,9 +84,7 @@ def _split_off(
     return stays, leaves
 
 
-def _too_few(
-    pool: Indices, targets: Targets, fraction: float, class_names: Sequence[str]
-) -> str:
+def _too_few(pool: Indices, targets: Targets, fraction: float, class_names: Sequence[str]) -> str:
     message = f"{len(pool)} images are too few to split {fraction:.0%} of them off"
     if targets.ndim == 1:
         counts = np.bincount(targets[pool].astype(np.int64), minlength=len(class_names))
@@ -100,13 +103,15 @@ def _proportional_order(classes: Targets) -> Indices:
     meets both. Source: Tijdeman 1980, "The chairman assignment problem".
     """
     n = len(classes)
-    jobs = []
+    jobs: list[tuple[int, int, int]] = []  # release, deadline, member
     for members in (np.flatnonzero(classes == label) for label in np.unique(classes)):
         j = np.arange(1, len(members) + 1)
         release, deadline = (j - 1) * n // len(members), -(-j * n // len(members))
         jobs += zip(release.tolist(), deadline.tolist(), members.tolist(), strict=True)
     jobs.sort()
-    order, urgent, upcoming = [], [], iter(jobs)
+    order: list[int] = []
+    urgent: list[tuple[int, int]] = []
+    upcoming = iter(jobs)
     following = next(upcoming, None)
     for place in range(n):
         while following is not None and following[0] <= place:
