@@ -18,7 +18,8 @@ from PIL import Image
 from hpo.places import Places
 from hpo.results import Outcome
 from hpo.workspace import find_workspace
-from trainables.images.dataset import load_split
+from trainables.images.config import DataConfig
+from trainables.images.dataset import SplitImages, load_split
 
 SMALL = (
     "-obudget={n_trials: 3, max_epochs: 2}",
@@ -28,6 +29,10 @@ SMALL = (
     "-ofixed={filters: 8, batch_size: 128}",
     "-oconcurrency=1",
 )
+
+
+def digits() -> SplitImages:
+    return load_split(DataConfig(), Path("data"))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +75,7 @@ def test_the_winner_has_the_best_mean_and_the_test_set_was_read_once(outcome: Ou
 
 
 def test_the_data_and_the_code_are_recorded(outcome: Outcome) -> None:
-    assert outcome.experiment.data_fingerprint == load_split("digits", 0).fingerprint
+    assert outcome.experiment.data_fingerprint == digits().fingerprint
     assert outcome.experiment.versions["torch"] == torch.__version__.partition("+")[0]
 
 
@@ -85,11 +90,8 @@ def test_the_exported_model_needs_torch_alone_and_scores_what_was_reported(
     outcome: Outcome, model: Path, tmp_path: Path
 ) -> None:
     """In a process that imports nothing but torch, on the real test images."""
-    test = load_split("digits", 0).test
-    torch.save(
-        {"images": torch.from_numpy(test.images), "labels": torch.from_numpy(test.labels)},
-        tmp_path / "test.pt",
-    )
+    images, labels = map(torch.from_numpy, digits().test.batch())
+    torch.save({"images": images, "labels": labels}, tmp_path / "test.pt")
     code = (
         "import sys, torch\n"
         f"model = torch.jit.load({str(model)!r})\n"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo.execution import TrialDrive
@@ -35,8 +35,10 @@ from trainables.cnn.config import CnnConfig, CnnConfigError
 from trainables.cnn.network import Cnn
 from trainables.cnn.predictor import Predictor
 from trainables.cnn.training import fingerprint, finish, train
-from trainables.images import dataset
-from trainables.images.dataset import LabelledImages, load_split, stratified_split
+from trainables.images.arrays import ImageArrays
+from trainables.images.catalogue import DATASETS
+from trainables.images.config import DataConfig
+from trainables.images.dataset import SplitImages, load_split
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 
@@ -555,68 +557,13 @@ def test_a_training_that_diverges_fails_with_its_learning_rate(tmp_path: Path) -
     assert "in epoch 1 at lr=1e+30" in report.fail_reason
 
 
-def images_off(labels: Any, parts: Any) -> list[float]:
-    """By how many images a class misses its share of train, validation and test, at most."""
-    counts = np.bincount(labels)
-    found = [np.bincount(labels[part], minlength=len(counts)) for part in parts]
-    return [
-        np.abs(of_part - share * counts).max()
-        for of_part, share in zip(found, (0.6, 0.2, 0.2), strict=True)
-    ]
+def digits() -> SplitImages:
+    return load_split(DataConfig(), Path("data"))
 
 
-@settings(deadline=None, max_examples=25)
-@given(st.lists(st.integers(10, 40), min_size=2, max_size=5), st.integers(0, 2**32 - 1))
-def test_a_split_is_disjoint_complete_and_in_proportion(counts: list[int], seed: int) -> None:
-    """Two splits round one after the other; that costs a class less than two images and a half."""
-    labels = np.repeat(np.arange(len(counts)), counts)
-    parts = stratified_split(labels, seed)
-    assert sorted(np.concatenate(parts).tolist()) == list(range(len(labels)))
-    assert max(images_off(labels, parts)) < 2.5
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_each_digit_has_its_share_of_each_part_within_one_image(seed: int) -> None:
-    images, _ = dataset.load_digits()
-    assert max(images_off(images.labels, stratified_split(images.labels, seed))) <= 1
-
-
-def test_the_split_follows_from_its_seed_and_so_does_the_fingerprint(tmp_path: Path) -> None:
-    def named(split_seed: int) -> str:
-        return fingerprint({"split_seed": split_seed}, context(tmp_path))
-
-    assert named(0) == named(0) == load_split("digits", 0).fingerprint
-    assert named(0) != named(1)
-
-
-@pytest.mark.parametrize("change", ["a pixel", "a label"])
-def test_the_fingerprint_tells_a_changed_image(
-    change: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images, names = dataset.load_digits()
-    pixels, labels = images.images.copy(), images.labels.copy()
-    if change == "a pixel":
-        pixels[5, 0, 3, 3] ^= 1
-    else:
-        labels[5] = (labels[5] + 1) % 10
-    before = load_split("digits", 0).fingerprint
-    changed = LabelledImages(pixels, labels)
-    monkeypatch.setitem(dataset.DATASETS, "digits", lambda: (changed, names))
-    assert load_split("digits", 0).fingerprint != before
-
-
-def as_bytes(images: LabelledImages) -> set[bytes]:
-    return {image.tobytes() for image in images.images}
-
-
-def test_no_test_image_is_trained_on() -> None:
-    """Among the digits no two images are equal, so their pixels tell them apart."""
-    data = load_split("digits", 0)
-    train, validation, test = map(as_bytes, (data.train, data.validation, data.test))
-    assert not train & validation
-    assert as_bytes(data.train_and_validation()) == train | validation
-    assert not as_bytes(data.train_and_validation()) & test
-    assert len(train | validation | test) == 1797
+def test_the_fingerprint_of_a_config_is_that_of_its_split(tmp_path: Path) -> None:
+    assert fingerprint({}, context(tmp_path)) == digits().fingerprint
+    assert fingerprint({"split_seed": 1}, context(tmp_path)) != digits().fingerprint
 
 
 def test_test_images_influence_neither_the_search_nor_the_retrained_model(
@@ -629,11 +576,12 @@ def test_test_images_influence_neither_the_search_nor_the_retrained_model(
         return metrics, finish(SMALL_CNN, context(tmp_path, max_epochs=1)).predictor.state_dict()
 
     metrics, weights = outcome()
-    images, names = dataset.load_digits()
-    *_, test = stratified_split(images.labels, 0)
-    images.images[test] = 0
-    monkeypatch.setitem(dataset.DATASETS, "digits", lambda: (images, names))
-    assert not load_split("digits", 0).test.images.any()
+    known, test = DATASETS["digits"], digits().test
+    pixels = test.arrays.pixels.copy()
+    pixels[test.indices] = 0
+    blank = ImageArrays.of(pixels, test.arrays.targets)
+    monkeypatch.setitem(DATASETS, "digits", replace(known, read=lambda: blank))
+    assert not digits().test.batch()[0].any()
     blank_metrics, blank_weights = outcome()
     assert blank_metrics == metrics
     torch.testing.assert_close(blank_weights, weights, rtol=0, atol=0)
@@ -646,8 +594,8 @@ def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     assert max(accuracies) > accuracies[-1], "the best epoch must not be the last for this test"
     network = Cnn(CnnConfig.from_mapping(SMALL_CNN), in_channels=1, n_classes=10)
     network.load_state_dict(torch.load(tmp_path / BEST_WEIGHTS, weights_only=True))
-    data = load_split("digits", 0)
-    pixels = data.train.images / np.float32(255)
+    data = digits()
+    pixels = data.train.batch()[0] / np.float32(255)
     predictor = Predictor(
         network,
         image_size=8,
@@ -656,8 +604,9 @@ def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
         mean=[float(pixels.mean())],
         std=[float(pixels.std())],
     )
-    predicted = predictor(torch.from_numpy(data.validation.images)).argmax(dim=1).numpy()
-    accuracy = (predicted == data.validation.labels).mean()
+    images, labels = data.validation.batch()
+    predicted = predictor(torch.from_numpy(images)).argmax(dim=1).numpy()
+    accuracy = (predicted == labels).mean()
     assert accuracy == pytest.approx(max(accuracies))
     assert [file.name for file in tmp_path.iterdir()] == [BEST_WEIGHTS]
 
@@ -671,12 +620,12 @@ def final_model(tmp_path_factory: pytest.TempPathFactory) -> FinalModel:
 
 
 def test_a_final_model_predicts_what_its_test_reading_says(final_model: FinalModel) -> None:
-    test = load_split("digits", 0).test
-    probabilities = final_model.predictor(torch.from_numpy(test.images))
+    images, labels = digits().test.batch()
+    probabilities = final_model.predictor(torch.from_numpy(images))
     assert probabilities.shape == (360, 10)
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(360))
     assert probabilities.min() >= 0
-    n_correct = int((probabilities.argmax(dim=1).numpy() == test.labels).sum())
+    n_correct = int((probabilities.argmax(dim=1).numpy() == labels).sum())
     assert (final_model.n_correct, final_model.n_test) == (n_correct, 360)
     assert final_model.test_value == n_correct / 360
     assert final_model.test_value > 0.5  # chance is 0.1
@@ -686,11 +635,11 @@ def test_a_final_model_predicts_what_its_test_reading_says(final_model: FinalMod
 def test_a_final_model_brings_test_images_to_compare_its_export_with(
     final_model: FinalModel,
 ) -> None:
-    test = load_split("digits", 0).test
     n = len(final_model.test_labels)
     assert 0 < n <= 360
-    assert np.array_equal(final_model.test_images.numpy(), test.images[:n])
-    assert np.array_equal(final_model.test_labels.numpy(), test.labels[:n])
+    images, labels = digits().test.batch(slice(n))
+    assert np.array_equal(final_model.test_images.numpy(), images)
+    assert np.array_equal(final_model.test_labels.numpy(), labels)
 
 
 def test_a_packed_final_model_predicts_the_same(final_model: FinalModel) -> None:

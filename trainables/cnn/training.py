@@ -11,14 +11,18 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torchvision import transforms
 
 from trainables.cnn.config import CnnConfig
 from trainables.cnn.network import Cnn
 from trainables.cnn.predictor import Predictor
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
-from trainables.images.augmentation import RandAugment
-from trainables.images.dataset import LabelledImages, load_split
+from trainables.images.augmentation import (
+    TrainingTransforms,
+    evaluation_transforms,
+    normalize,
+)
+from trainables.images.config import AugmentationConfig, DataConfig
+from trainables.images.dataset import LabelledImages, SplitImages, channel_statistics, load_split
 
 DEFAULT_MAX_EPOCHS = 12
 N_COMPARED_IMAGES = 256
@@ -38,7 +42,7 @@ def train(config: Mapping[str, Any], trial: TrialContext) -> Iterator[Mapping[st
         TrainingDivergedError: if the loss is not finite.
     """
     cnn = CnnConfig.from_mapping(config)
-    data = load_split(cnn.dataset, cnn.split_seed)
+    data = _load(cnn, trial)
     training = Training(cnn, trial, data.train, n_classes=len(data.class_names))
     validation = training.on_device(data.validation)
     best_accuracy = -1.0
@@ -55,25 +59,34 @@ def train(config: Mapping[str, Any], trial: TrialContext) -> Iterator[Mapping[st
 def finish(config: Mapping[str, Any], trial: TrialContext) -> FinalModel:
     """Retrain on train + validation for the full budget and read the test set, once."""
     cnn = CnnConfig.from_mapping(config)
-    data = load_split(cnn.dataset, cnn.split_seed)
+    data = _load(cnn, trial)
     training = Training(cnn, trial, data.train_and_validation(), n_classes=len(data.class_names))
     for epoch in range(1, training.n_epochs + 1):
         training.run_epoch(epoch)
     _, n_correct = training.evaluate(training.on_device(data.test))
+    test_images, test_labels = data.test.batch(slice(N_COMPARED_IMAGES))
     return FinalModel(
         predictor=training.predictor(data.class_names),
         class_names=data.class_names,
         n_correct=n_correct,
         n_test=len(data.test),
-        test_images=torch.from_numpy(data.test.images[:N_COMPARED_IMAGES]),
-        test_labels=torch.from_numpy(data.test.labels[:N_COMPARED_IMAGES]),
+        test_images=torch.from_numpy(test_images),
+        test_labels=torch.from_numpy(test_labels),
     )
 
 
 def fingerprint(config: Mapping[str, Any], trial: TrialContext) -> str:
     """SHA-256 of the images, their labels and their split."""
     cnn = CnnConfig.from_mapping(config)
-    return load_split(cnn.dataset, cnn.split_seed).fingerprint
+    return _load(cnn, trial).fingerprint
+
+
+def _data_config(cnn: CnnConfig) -> DataConfig:
+    return DataConfig(dataset=cnn.dataset, image_size=cnn.image_size, split_seed=cnn.split_seed)
+
+
+def _load(cnn: CnnConfig, trial: TrialContext) -> SplitImages:
+    return load_split(_data_config(cnn), trial.data_dir)
 
 
 @dataclass(frozen=True)
@@ -98,19 +111,19 @@ class Training:
         self.config, self.trial = config, trial
         self.n_epochs = trial.max_epochs or DEFAULT_MAX_EPOCHS
         self._images = self.on_device(images)
-        self._in_channels = images.images.shape[1]
-        scaled = images.images / np.float32(255)
-        self._mean = scaled.mean(axis=(0, 2, 3)).tolist()  # per channel, of the training part only
-        self._std = scaled.std(axis=(0, 2, 3)).clip(min=1e-6).tolist()
+        self._in_channels = images.shape[0]
+        self._mean, self._std = channel_statistics(images)  # of the training part only
         with self._seeded(epoch=0):
             self.network: nn.Module = Cnn(config, self._in_channels, n_classes).to(trial.device)
-        self._resize = transforms.Compose(
-            [
-                transforms.Resize([config.image_size], antialias=True),
-                transforms.CenterCrop(config.image_size),
-            ]
+        data = _data_config(config)
+        self._resize = evaluation_transforms(data)
+        self._augment = TrainingTransforms(
+            data,
+            AugmentationConfig(
+                randaugment_num_ops=config.randaugment_num_ops,
+                randaugment_magnitude=config.randaugment_magnitude,
+            ),
         )
-        self._augment = RandAugment(config.randaugment_num_ops, config.randaugment_magnitude)
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
@@ -136,7 +149,7 @@ class Training:
                 0, max(1, len(order) // size) * size, size
             ):  # drops a short last batch
                 picked = order[start : start + size]
-                images = self._normalize(self._augment(self._resize(self._images.images[picked])))
+                images = self._normalize(self._augment(self._images.images[picked]))
                 logits = self.network(images)  # (B, n_classes)
                 loss = functional.cross_entropy(logits, self._images.labels[picked])
                 if not torch.isfinite(loss):  # ASHA never stops a NaN trial: NaN < cutoff is False
@@ -174,16 +187,10 @@ class Training:
 
     def on_device(self, images: LabelledImages) -> Batch:
         """Copy images and labels to the trial's device, once for all epochs."""
-        return Batch(
-            torch.from_numpy(images.images).to(self.trial.device),
-            torch.from_numpy(images.labels).to(self.trial.device),
-        )
+        return Batch(*(torch.from_numpy(array).to(self.trial.device) for array in images.batch()))
 
     def _normalize(self, images: torch.Tensor) -> torch.Tensor:
-        normalized: torch.Tensor = transforms.functional.normalize(
-            images.float() / 255, self._mean, self._std
-        )
-        return normalized
+        return normalize(images, self._mean, self._std)
 
     @contextmanager
     def _seeded(self, epoch: int) -> Iterator[None]:

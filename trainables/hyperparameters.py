@@ -1,0 +1,100 @@
+"""Hyperparameters as typed, frozen models, and what is wrong with a mapping, in short sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+TYPE_NAMES = {"string": "str", "int": "int", "float": "float", "bool": "bool"}
+
+
+class Hyperparameters(BaseModel):
+    """Base of all configs: no unknown keys, no silent conversion, no change afterwards.
+
+    A whole number is welcome where a fraction is expected, never the other way round. Configs
+    may inherit from several others; their ``breaches`` then call ``super().breaches()``.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _keeps_its_rules(self) -> Self:
+        if breaches := self.breaches():
+            raise ValidationError.from_exception_data(
+                type(self).__name__,
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError("rule", "{rule}", {"rule": rule}),
+                        loc=(key,),
+                        input=getattr(self, key),
+                    )
+                    for key, rule in breaches
+                ],
+            )
+        return self
+
+    def breaches(self) -> list[tuple[str, str]]:
+        """Rules between the keys that are broken: (key, rule); a rule names all keys it needs."""
+        return []
+
+
+def problems(model_class: type[BaseModel], mapping: Mapping[str, Any]) -> list[str]:
+    """Everything that is wrong with ``mapping`` as a ``model_class``; empty if nothing is.
+
+    Each is a short sentence such as "depth: must be >= 1, got 0" or "unknown hyperparameter
+    'dpth'; known: depth, lr". Rules between keys are judged as well, unless one of their keys is
+    wrong by itself.
+    """
+    known = model_class.model_fields
+    found = _errors(model_class, mapping)
+    wrong = {str(error["loc"][0]) for error in found if error["loc"]}
+    # pydantic comes to the rules between keys only when each key by itself is right.
+    right = {key: value for key, value in mapping.items() if key in known and key not in wrong}
+    between = [
+        error
+        for error in (_errors(model_class, right) if wrong else [])
+        if error["type"] == "rule" and not wrong & _words(error)
+    ]
+    return [_sentence(model_class, error) for error in [*found, *between]]
+
+
+def _errors(model_class: type[BaseModel], mapping: Mapping[str, Any]) -> list[ErrorDetails]:
+    try:
+        model_class.model_validate(dict(mapping))
+    except ValidationError as error:
+        return error.errors()
+    return []
+
+
+def _words(error: ErrorDetails) -> set[str]:
+    return {str(error["loc"][0]), *re.findall(r"\w+", error["msg"])}
+
+
+def _sentence(model_class: type[BaseModel], error: ErrorDetails) -> str:
+    key, context = ".".join(str(part) for part in error["loc"]), error.get("ctx", {})
+    kind, _, rest = error["type"].partition("_")
+    got = f"got {error['input']!r}"
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown hyperparameter {key!r}; known: {', '.join(model_class.model_fields)}"
+        case "missing":
+            return f"{key}: must be given"
+        case "greater_than_equal":
+            return f"{key}: must be >= {context['ge']:g}, {got}"
+        case "greater_than":
+            return f"{key}: must be > {context['gt']:g}, {got}"
+        case "less_than_equal":
+            return f"{key}: must be <= {context['le']:g}, {got}"
+        case "less_than":
+            return f"{key}: must be < {context['lt']:g}, {got}"
+        case "literal_error":
+            return f"{key}: must be {context['expected']}, {got}"
+        case "value_error":
+            return f"{key}: {context['error']}, {got}"
+        case _ if rest == "type" and kind in TYPE_NAMES:
+            return f"{key}: must be of type {TYPE_NAMES[kind]}, {got}"
+    return f"{key}: {error['msg'][:1].lower()}{error['msg'][1:]}, {got}"

@@ -1,0 +1,7 @@
+"""What can be wrong with images."""
+
+from __future__ import annotations
+
+
+class DataError(Exception):
+    """Images are missing, unreadable or unfit for the task; the message names the way out."""

@@ -1,0 +1,121 @@
+"""Which images train, which validate, which test: decided by a seed, each class in proportion."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.images.arrays import TEST, TRAIN, VALIDATION, Indices, Targets
+from trainables.images.errors import DataError
+
+
+def split_parts(
+    targets: Targets,
+    parts: npt.NDArray[np.int8],
+    *,
+    seed: int,
+    validation_fraction: float,
+    test_fraction: float,
+    class_names: Sequence[str],
+) -> tuple[Indices, Indices, Indices]:
+    """Indices of training, validation and test part: disjoint, and complete but for UNREADABLE.
+
+    Parts that the data set has are taken as they are; those that it lacks are split off from what
+    it leaves unassigned, of which the fractions count. Classes, targets of shape (n,), keep their
+    proportion; other targets are split at random.
+
+    Raises:
+        DataError: if a class has too few images to be in every part.
+    """
+    train, validation, test = (
+        np.flatnonzero(parts == part).astype(np.int64) for part in (TRAIN, VALIDATION, TEST)
+    )
+    rest_fraction = 1.0
+    if not len(test):
+        train, test = _split_off(train, targets, test_fraction, seed, class_names)
+        rest_fraction -= test_fraction
+    if not len(validation):
+        fraction = validation_fraction / rest_fraction
+        train, validation = _split_off(train, targets, fraction, seed, class_names)
+    if targets.ndim == 1:
+        absent = set(range(len(class_names))) - set(targets[train].tolist())
+        if absent:
+            names = ", ".join(repr(class_names[label]) for label in sorted(absent))
+            raise DataError(f"no image that can be used to train on {names}")
+    return train, validation, test
+
+
+def subset(train: Indices, targets: Targets, n: int, seed: int) -> Indices:
+    """``n`` of the training images; with the same seed, fewer are a subset of more.
+
+    Each class is there within one image of its share.
+
+    Raises:
+        DataError: if there are fewer than ``n``.
+    """
+    if n > len(train):
+        raise DataError(f"n_train: must be <= the {len(train)} training images, got {n}")
+    shuffled = np.random.default_rng(seed).permutation(train)
+    if targets.ndim > 1:
+        return shuffled[:n]
+    return shuffled[_proportional_order(targets[shuffled])[:n]]
+
+
+def _split_off(
+    pool: Indices, targets: Targets, fraction: float, seed: int, class_names: Sequence[str]
+) -> tuple[Indices, Indices]:
+    """What stays, and about ``fraction`` of ``pool``."""
+    from sklearn.model_selection import train_test_split
+
+    strata = targets[pool] if targets.ndim == 1 else None
+    try:
+        stays, leaves = train_test_split(
+            pool, test_size=fraction, random_state=seed, stratify=strata
+        )
+    except ValueError:  # a class of one image, or fewer places than classes
+        stays = leaves = pool[:0]
+    counts = [] if strata is None else [np.count_nonzero(strata == c) for c in np.unique(strata)]
+    n_present = [len(np.unique(targets[part])) for part in (stays, leaves)]
+    if not len(leaves) or (strata is not None and min(n_present) < len(counts)):
+        raise DataError(_too_few(pool, targets, fraction, class_names))
+    return stays, leaves
+
+
+def _too_few(pool: Indices, targets: Targets, fraction: float, class_names: Sequence[str]) -> str:
+    message = f"{len(pool)} images are too few to split {fraction:.0%} of them off"
+    if targets.ndim == 1:
+        counts = np.bincount(targets[pool].astype(np.int64), minlength=len(class_names))
+        smallest = int(counts.argmin())
+        message += (
+            f" with every class in both parts: {class_names[smallest]!r} has {counts[smallest]}"
+        )
+    return f"{message}; add images, or change validation_fraction and test_fraction"
+
+
+def _proportional_order(classes: Targets) -> Indices:
+    """An order in which every prefix has each class within one image of its share.
+
+    Image j (from 1) of a class with a share p of all images must not come before place
+    (j - 1) / p + 1 nor after place j / p; taking the most urgent of those that may come always
+    meets both. Source: Tijdeman 1980, "The chairman assignment problem".
+    """
+    n = len(classes)
+    jobs: list[tuple[int, int, int]] = []  # release, deadline, member
+    for members in (np.flatnonzero(classes == label) for label in np.unique(classes)):
+        j = np.arange(1, len(members) + 1)
+        release, deadline = (j - 1) * n // len(members), -(-j * n // len(members))
+        jobs += zip(release.tolist(), deadline.tolist(), members.tolist(), strict=True)
+    jobs.sort()
+    order: list[int] = []
+    urgent: list[tuple[int, int]] = []
+    upcoming = iter(jobs)
+    following = next(upcoming, None)
+    for place in range(n):
+        while following is not None and following[0] <= place:
+            heapq.heappush(urgent, following[1:])
+            following = next(upcoming, None)
+        order.append(heapq.heappop(urgent)[1])
+    return np.array(order, np.int64)
