@@ -8,7 +8,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ class TrainableInfo:
 
     Attributes:
         target: "package.module:function".
-        metrics: what it yields after each epoch.
+        metrics: what it may yield after each epoch; the data decide.
         config_keys: the hyperparameters it understands.
     """
 
@@ -40,8 +40,8 @@ TRAINABLES: dict[str, TrainableInfo] = {
     ),
     "cnn": TrainableInfo(
         target="trainables.cnn.training:train",
-        metrics=("train_loss", "val_loss", "val_accuracy"),
-        config_keys=tuple(field.name for field in fields(CnnConfig)),
+        metrics=("train_loss", "val_loss", "val_accuracy", "val_r2", "val_iou"),
+        config_keys=tuple(CnnConfig.model_fields),
     ),
 }
 

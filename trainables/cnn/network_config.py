@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from trainables.cnn.layers import ActivationName, PaddingMode, PoolName
+from trainables.hyperparameters import Hyperparameters
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class NetworkConfig(BaseModel):
+class NetworkConfig(Hyperparameters):
     """What is built: backbone, neck and head.
 
     Attributes:
@@ -47,8 +48,6 @@ class NetworkConfig(BaseModel):
         head_dropout: probability of `Dropout` behind the hidden layer.
         initialization: of weights: torch's "default", "kaiming", "xavier", "orthogonal".
     """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     block: Literal["vgg", "resnet", "inception", "dense"] = "vgg"
     conv: Literal["plain", "factorized", "bottleneck", "separable", "grouped"] = "plain"
