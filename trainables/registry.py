@@ -9,12 +9,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trainables import analytic
 from trainables.cnn.config import CnnConfig
 from trainables.contract import FinalModel, TrialContext
+from trainables.hyperparameters import value_problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +27,13 @@ class TrainableInfo:
         target: "package.module:function".
         metrics: what it may yield after each epoch; the data decide.
         config_keys: the hyperparameters it understands.
+        value_problem: says what is wrong with the value of a hyperparameter; "" if nothing is.
     """
 
     target: str
     metrics: tuple[str, ...]
     config_keys: tuple[str, ...]
+    value_problem: Callable[[str, Any], str] = lambda _key, _value: ""
 
 
 TRAINABLES: dict[str, TrainableInfo] = {
@@ -42,6 +46,7 @@ TRAINABLES: dict[str, TrainableInfo] = {
         target="trainables.cnn.training:train",
         metrics=("train_loss", "val_loss", "val_accuracy", "val_r2", "val_iou"),
         config_keys=tuple(CnnConfig.model_fields),
+        value_problem=partial(value_problem, CnnConfig),
     ),
 }
 
