@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +104,27 @@ def test_a_build_that_fails_leaves_nothing_and_hands_on_its_error(tmp_path: Path
     assert np.array_equal(stored("key", build, tmp_path).pixels, PIXELS)
 
 
-def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A folder on a disk in memory, which knows at once what it has no room for."""
+    if not os.path.ismount("/dev/shm"):  # noqa: S108
+        pytest.skip("needs /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(small_disk: Path) -> None:
     """A write into an array that is mapped, and for which there is no room, would be SIGBUS."""
+    found = os.statvfs(small_disk)
+    n_bytes = 2 * found.f_blocks * found.f_frsize
 
     def too_large(folder: Path) -> Mapping[str, Any]:
-        create(folder, "pixels", (2**48,), np.uint8)
+        create(folder, "pixels", (n_bytes,), np.uint8)
         return {}
 
-    with pytest.raises(DataError, match=r"cannot keep decoded images in .*/cache/key: "):
-        stored("key", too_large, tmp_path)
+    with pytest.raises(DataError, match=r"in /dev/shm/.*/cache/key: No space left on device"):
+        stored("key", too_large, small_disk)
+    assert [path.name for path in (small_disk / "cache").iterdir()] == ["key.lock"]
 
 
 # --- several processes ---
