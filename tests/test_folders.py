@@ -174,14 +174,14 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "text.jpg": (b"this is no picture", "is no picture of a known format"),
     "cut.png": (bytes_of("png")[:2000], "truncated"),
     "cut.jpg": (bytes_of("jpg")[:1500], "truncated"),
-    "cut.webp": (bytes_of("webp")[:1500], ""),
-    "cut.tif": (bytes_of("tif")[:1500], ""),
+    "cut.webp": (bytes_of("webp")[:1500], "."),
+    "cut.tif": (bytes_of("tif")[:1500], "."),
     "cut.bmp": (bytes_of("bmp")[:1500], "truncated"),
-    "head.png": (bytes_of("png")[:20], ""),
-    "garbled.png": (bytes_of("png")[:60] + b"\0" * 500 + bytes_of("png")[560:], ""),
+    "head.png": (bytes_of("png")[:20], "."),
+    "garbled.png": (bytes_of("png")[:60] + b"\0" * 500 + bytes_of("png")[560:], "."),
     "wide.png": (png_of(10_000, 6_000), "has 60.0 megapixels, more than 50"),
     "bomb.png": (png_of(30_000, 30_000), "megapixels"),
-    "flat.png": (png_of(0, 10), ""),
+    "flat.png": (png_of(0, 10), "."),
     "script.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture of a known"),
 }
 
@@ -190,9 +190,8 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
 def test_a_bad_file_has_its_reason(name: str, tmp_path: Path) -> None:
     content, words = BAD_FILES[name]
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(PictureError, match=words) as caught:
+    with pytest.raises(PictureError, match=words):
         decode(tmp_path / name, 3)
-    assert str(caught.value)
 
 
 def test_a_bomb_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
@@ -387,9 +386,7 @@ def test_bad_files_are_refused_all_at_once(spoilt: Path) -> None:
         load(spoilt, image_size=100)
     message = str(caught.value)
     assert "16 of 36 pictures cannot be used; remove them, or set `bad_images: skip`" in message
-    for name, (_, words) in BAD_FILES.items():
-        if words not in ("", "megapixels"):
-            assert f"cat/{name}: " in message
+    assert all(f"cat/{name}: " in message for name in BAD_FILES)
     assert "ribbon.png: is 9000 times as long as wide; resized it has 90.0 megapixels" in message
     assert "dog/broken.png: No such file or directory" in message
     assert "dog/loop.png: Too many levels of symbolic links" in message
