@@ -48,7 +48,7 @@ def main() -> None:
         f"training     {training_s:.0f} s: search {search_s:.0f}, re-runs {rerun_s:.0f}, ", end=""
     )
     print(f"retraining {test.seconds:.0f}; {training_s / wall_s / cores:.0%} of {cores} cores")
-    print(f"test         accuracy {test.n_correct / test.n_test:.4f}")
+    print(f"test         {test.metric} {test.value:.4f}")
 
 
 def fastest(*arguments: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hpo.errors import UnfitEnvironmentError
 from hpo.places import Places
-from hpo.results import Finalist, Outcome, accuracy_interval
+from hpo.results import Finalist, Outcome, test_interval
 from hpo.tasks import TaskFactory
 from hpo.tracking import Projection, short_reason
 from hpo.workspace import Workspace, exclusive, find_workspace, storage_errors
@@ -78,13 +78,10 @@ def _result_metrics(outcome: Outcome) -> Mapping[str, float]:
         metrics["search_value"] = outcome.winner.search_value
         metrics["rerun_mean"] = outcome.winner.mean
     if outcome.test is not None:
-        test = outcome.test
-        low, high = accuracy_interval(test.n_correct, test.n_test)
-        metrics |= {
-            "test_accuracy": test.n_correct / test.n_test,
-            "test_accuracy_low": low,
-            "test_accuracy_high": high,
-        }
+        name = f"test_{outcome.test.metric}"
+        metrics[name] = outcome.test.value
+        if interval := test_interval(outcome.test):
+            metrics[f"{name}_low"], metrics[f"{name}_high"] = interval
     return metrics
 
 

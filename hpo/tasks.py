@@ -50,8 +50,10 @@ class EpochReport:
             None while the task goes on.
         fail_reason: what failed and where, in one line.
         fail_place: exception type and code line; equal for failures of one cause.
+        is_infeasible: the config was refused before any training.
         traceback: of the user's exception.
         fingerprint: of the trainable's data, if the task asked for it.
+        facts: what the trainable's ``constraints`` know of the config before any training.
         final_model: what "finish" hands back; None if the trainable offers no ``finish``.
     """
 
@@ -61,8 +63,10 @@ class EpochReport:
     ending: Literal["complete", "failed"] | None = None
     fail_reason: str = ""
     fail_place: str = ""
+    is_infeasible: bool = False
     traceback: str = ""
     fingerprint: str | None = None
+    facts: Mapping[str, float] | None = None
     final_model: PackedModel | None = None
 
 

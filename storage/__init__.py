@@ -18,6 +18,8 @@ from storage.ledger import (
 from storage.studies import (
     count_states,
     create_study,
+    is_infeasible,
+    mark_infeasible,
     n_finished,
     put_intermediate_value,
     requeue_running,
@@ -35,6 +37,8 @@ __all__ = [
     "count_states",
     "create_study",
     "database_exists",
+    "is_infeasible",
+    "mark_infeasible",
     "n_finished",
     "open_engine",
     "open_optuna_storage",

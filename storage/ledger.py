@@ -54,7 +54,9 @@ test_readings = sa.Table(
     metadata,
     sa.Column("experiment_id", sa.ForeignKey("hpo_experiments.id"), primary_key=True),
     sa.Column("trial_number", sa.Integer, primary_key=True),
-    sa.Column("n_correct", sa.Integer, nullable=False),
+    sa.Column("metric", sa.String(64), nullable=False),
+    sa.Column("value", sa.Float, nullable=False),
+    sa.Column("n_correct", sa.Integer),
     sa.Column("n_test", sa.Integer, nullable=False),
     sa.Column("seconds", sa.Float, nullable=False),
     sa.Column("read_at", sa.DateTime, nullable=False),
@@ -113,12 +115,17 @@ class RerunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TestReading:
-    """The one reading of the test set by a winner, retrained on everything else."""
+    """The one reading of the test set by a winner, retrained on everything else.
+
+    ``n_correct`` of ``n_test`` images, where there is right and wrong; ``value`` of ``metric``.
+    """
 
     __test__ = False  # pytest takes every Test... for a test
 
     trial_number: int
-    n_correct: int
+    metric: str
+    value: float
+    n_correct: int | None
     n_test: int
     seconds: float
     read_at: dt.datetime

@@ -9,7 +9,8 @@ from typing import Literal
 import optuna
 from optuna.storages import BaseStorage
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
+from optuna.trial import FrozenTrial, TrialState
 
 
 def create_study(
@@ -56,6 +57,16 @@ def put_intermediate_value(trial: optuna.Trial, epoch: int, value: float) -> Non
     `Trial.report` would keep the old value where a requeued trial reports an epoch again.
     """
     trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+
+
+def mark_infeasible(trial: optuna.Trial) -> None:
+    """Record that a trial's params break a constraint, where Optuna's samplers look for it."""
+    trial.storage.set_trial_system_attr(trial._trial_id, _CONSTRAINTS_KEY, (1.0,))
+
+
+def is_infeasible(trial: FrozenTrial) -> bool:
+    """Whether `mark_infeasible` was said of it."""
+    return any(constraint > 0 for constraint in trial.system_attrs.get(_CONSTRAINTS_KEY, ()))
 
 
 def count_states(study: Study) -> Counter[str]:

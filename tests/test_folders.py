@@ -287,10 +287,15 @@ def test_an_exported_model_sees_the_pixels_that_were_cached(
     assert torch.equal(in_training, torch.cat(in_use))
 
 
-def test_the_predictor_of_today_sees_them_as_well(pets: Path) -> None:
+def test_the_predictor_itself_sees_them_as_well(pets: Path) -> None:
     data = load(pets, image_size=8)
     predictor = Predictor(
-        nn.Flatten(), image_size=8, in_channels=3, class_names=[], mean=[0.0] * 3, std=[1.0] * 3
+        nn.Flatten(),
+        fit=evaluation_transforms(DataConfig(image_size=8)),
+        in_channels=3,
+        class_names=[],
+        mean=[0.0] * 3,
+        std=[1.0] * 3,
     )
     files = sorted(pets.glob("*/*.png"))
     originals = torch.cat([torch.from_numpy(decode(file, 3))[None] for file in files])

@@ -89,7 +89,13 @@ class Sample:
     def read_test_set(self, number: int, n_correct: int) -> None:
         """A winner's reading, of 100 images."""
         reading = TestReading(
-            trial_number=number, n_correct=n_correct, n_test=100, seconds=4.0, read_at=NOW
+            trial_number=number,
+            metric="accuracy",
+            value=n_correct / 100,
+            n_correct=n_correct,
+            n_test=100,
+            seconds=4.0,
+            read_at=NOW,
         )
         self.ledger.put_test_reading("id", reading)
 

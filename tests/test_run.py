@@ -291,7 +291,7 @@ def test_a_model_that_computes_something_else_when_reloaded_fails_the_command(us
     options = ("-oname=dice", "-otrainable=dice:train", "-obudget.n_trials=2")
     done = user.hpo("run", "mine.yaml", *options)
     assert done.returncode == 1
-    assert "standalone_model.part: probabilities of the reloaded model differ by up to 0." in (
+    assert "standalone_model.part: outputs of the reloaded model differ by up to 0." in (
         done.stderr
     )
     assert not (user.folder / "runs" / "dice" / "standalone_model.pt").exists()

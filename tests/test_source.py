@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -13,7 +14,7 @@ from hpo.errors import NoSuccessfulTrialError
 from hpo.search import StudySource
 from hpo.spec import ExperimentSpec
 from hpo.tasks import EpochReport, TaskFactory, TrialTask
-from storage import EpochRecord, create_study, open_optuna_storage
+from storage import EpochRecord, create_study, is_infeasible, open_optuna_storage
 
 MakeSource = Callable[..., StudySource]
 
@@ -54,8 +55,8 @@ def take(source: StudySource) -> TrialTask:
     return task
 
 
-def report(epoch: int, loss: float, **ending: str) -> EpochReport:
-    return EpochReport(epoch=epoch, metrics={"loss": loss, "size": 1.0}, seconds=0.1, **ending)  # type: ignore[arg-type]
+def report(epoch: int, loss: float, **ending: Any) -> EpochReport:
+    return EpochReport(epoch=epoch, metrics={"loss": loss, "size": 1.0}, seconds=0.1, **ending)
 
 
 def test_a_trial_at_full_budget_is_complete_with_its_last_value(
@@ -158,6 +159,28 @@ def test_five_failures_of_one_kind_stop_it_unless_something_succeeded_before(
     assert source("budget.n_trials=20").next_task() is not None  # mended, and started again
     study.add_trial(optuna.trial.create_trial(value=1.0))
     assert search.next_task() is not None
+
+
+def test_infeasible_configs_are_recorded_as_such_and_stop_nothing(
+    source: MakeSource, study: optuna.Study
+) -> None:
+    search = source("budget.n_trials=20")
+    failure = report(
+        0, 0.0, ending="failed", fail_place="infeasible", fail_reason="no", is_infeasible=True
+    )
+    for _ in range(6):
+        search.ended(take(search), failure)
+    assert search.next_task() is not None
+    assert all(is_infeasible(trial) for trial in study.trials[:6])
+    assert [trial.state for trial in study.trials[:6]] == [TrialState.FAIL] * 6
+
+
+def test_what_is_known_before_training_is_an_attribute_of_the_trial(
+    source: MakeSource, study: optuna.Study
+) -> None:
+    search = source()
+    search.reported(take(search), report(1, 0.5, facts={"parameters": 1792.0}))
+    assert study.trials[0].user_attrs["parameters"] == 1792
 
 
 def test_gpu_and_threads_follow_the_resources(source: MakeSource) -> None:

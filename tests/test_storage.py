@@ -60,7 +60,15 @@ RERUN = RerunRecord(
     seconds=1.5,
     finished_at=NOON,
 )
-READING = TestReading(trial_number=3, n_correct=350, n_test=360, seconds=0.1, read_at=NOON)
+READING = TestReading(
+    trial_number=3,
+    metric="accuracy",
+    value=350 / 360,
+    n_correct=350,
+    n_test=360,
+    seconds=0.1,
+    read_at=NOON,
+)
 EXPORT = ExportRecord(
     path="/runs/branin/model.pt",
     trial_number=3,

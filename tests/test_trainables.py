@@ -22,23 +22,12 @@ from hypothesis import strategies as st
 from hpo.execution import TrialDrive
 from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, TrialTask
 from trainables import (
-    BEST_WEIGHTS,
     TRAINABLES,
-    FinalModel,
     TrainableError,
     TrialContext,
     find_trainable,
-    pack,
 )
 from trainables.analytic import branin
-from trainables.cnn.config import CnnConfig, CnnConfigError
-from trainables.cnn.network import Cnn
-from trainables.cnn.predictor import Predictor
-from trainables.cnn.training import fingerprint, finish, train
-from trainables.images.arrays import ImageArrays
-from trainables.images.catalogue import DATASETS
-from trainables.images.config import DataConfig
-from trainables.images.dataset import SplitImages, load_split
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 
@@ -376,7 +365,7 @@ def test_finishing_is_one_report_with_a_model_that_anyone_can_load(
     assert (packed.class_names, packed.n_correct, packed.n_test) == (("no", "yes"), 2, 3)
     assert packed.labels.tolist() == [1, 1, 0]
     loaded = torch.jit.load(io.BytesIO(packed.torchscript))
-    assert np.array_equal(loaded(torch.from_numpy(packed.images)).numpy(), packed.probabilities)
+    assert np.array_equal(loaded(torch.from_numpy(packed.images)).numpy(), packed.outputs)
 
 
 def test_a_model_that_cannot_be_finished_gives_the_reason(
@@ -394,6 +383,36 @@ def test_a_trainable_without_finish_has_no_final_model(
 ) -> None:
     report = finished("def train(config): return 1", write_module, tmp_path)
     assert (report.ending, report.final_model) == ("complete", None)
+
+
+CONSTRAINED = """
+def train(config):
+    print("trained")
+    return 1
+
+def constraints(config, trial):
+    if trial.seed > 5:
+        raise ValueError("layer 3: too large")
+    return {"parameters": 7}
+"""
+
+
+def test_constraints_are_known_before_training(
+    write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    report = TrialDrive(task_of(write_module(CONSTRAINED), tmp_path)).next_report()
+    assert report.facts == {"parameters": 7}
+    assert not report.is_infeasible
+
+
+def test_an_infeasible_config_is_not_trained(
+    write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    task = task_of(write_module(CONSTRAINED), tmp_path)
+    report = TrialDrive(replace(task, context=replace(task.context, seed=6))).next_report()
+    assert (report.ending, report.is_infeasible) == ("failed", True)
+    assert report.fail_reason == "infeasible: layer 3: too large"
+    assert not (tmp_path / "trial" / OUTPUT_FILE).exists()
 
 
 @pytest.mark.parametrize(("wanted", "named"), [(True, "digits 1"), (False, None)])
@@ -419,7 +438,8 @@ def test_a_registered_trainable_yields_the_metrics_it_is_registered_with(
 ) -> None:
     yielded = metrics_of(name, tmp_path)
     assert len(yielded) == MAX_EPOCHS
-    assert {tuple(metrics) for metrics in yielded} == {TRAINABLES[name].metrics}
+    (names,) = {tuple(metrics) for metrics in yielded}
+    assert set(names) <= set(TRAINABLES[name].metrics)
     assert all(math.isfinite(value) for metrics in yielded for value in metrics.values())
     assert set(CONFIGS[name]) <= set(TRAINABLES[name].config_keys)
 
@@ -474,170 +494,3 @@ def test_the_analytic_loss_comes_down_to_branins_value(tmp_path: Path) -> None:
     losses = [report["loss"] for report in reports]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] == pytest.approx(branin(1, 2))
-
-
-# --- the CNN ---
-
-
-def test_a_cnn_config_lists_every_breach_at_once() -> None:
-    wrong = {
-        "dataset": "digit", "image_size": 4, "depth": 0, "filters": 0, "dropout": 1.0, "lr": 0.0,
-        "batch_size": 1, "weight_decay": -1.0, "randaugment_num_ops": -1,
-        "randaugment_magnitude": 31,
-    }  # fmt: skip
-    with pytest.raises(CnnConfigError) as caught:
-        CnnConfig.from_mapping(wrong)
-    for key, value in wrong.items():
-        assert re.search(rf"\b{key}: must be .*?, got {re.escape(repr(value))}", str(caught.value))
-
-
-def test_unknown_names_wrong_types_and_bad_values_are_listed_together() -> None:
-    with pytest.raises(CnnConfigError) as caught:
-        CnnConfig.from_mapping({"depht": 2, "filters": "8", "batch_size": True, "lr": -1.0})
-    message = str(caught.value)
-    assert "unknown hyperparameter 'depht'; known: " in message
-    assert "filters: must be of type int, got '8'" in message
-    assert "batch_size: must be of type int, got True" in message
-    assert "lr: must be > 0, got -1.0" in message
-
-
-@pytest.mark.parametrize(("depth", "fits"), [(3, True), (4, False)])
-def test_a_network_deeper_than_its_image_is_refused(depth: int, *, fits: bool) -> None:
-    """Each block halves the image: 8 pixels are 4, 2, 1."""
-    config = {"depth": depth, "image_size": 8}
-    if fits:
-        network = Cnn(CnnConfig.from_mapping(config), in_channels=1, n_classes=10)
-        assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
-    else:
-        with pytest.raises(CnnConfigError, match=r"2\*\*depth must be <= image_size"):
-            CnnConfig.from_mapping(config)
-
-
-def test_the_seed_and_whole_numbers_for_fractions_are_welcome() -> None:
-    assert CnnConfig.from_mapping({"seed": 3, "lr": 1, "dropout": 0}) == CnnConfig(lr=1, dropout=0)
-
-
-def test_a_training_that_diverges_fails_with_its_learning_rate(tmp_path: Path) -> None:
-    task = task_of(
-        "trainables.cnn.training", tmp_path, config={**SMALL_CNN, "lr": 1e30}, metric="val_loss"
-    )
-    report = TrialDrive(task).next_report()
-    assert report.ending == "failed"
-    assert report.fail_reason.startswith("TrainingDivergedError: loss is ")
-    assert "in epoch 1 at lr=1e+30" in report.fail_reason
-
-
-def digits() -> SplitImages:
-    return load_split(DataConfig(), Path("data"))
-
-
-def test_the_fingerprint_of_a_config_is_that_of_its_split(tmp_path: Path) -> None:
-    assert fingerprint({}, context(tmp_path)) == digits().fingerprint
-    assert fingerprint({"split_seed": 1}, context(tmp_path)) != digits().fingerprint
-
-
-def test_test_images_influence_neither_the_search_nor_the_retrained_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With all test images blank, every metric and every weight is what it was."""
-
-    def outcome() -> tuple[list[Any], dict[str, torch.Tensor]]:
-        metrics = list(train(SMALL_CNN, context(tmp_path, max_epochs=1)))
-        return metrics, finish(SMALL_CNN, context(tmp_path, max_epochs=1)).predictor.state_dict()
-
-    metrics, weights = outcome()
-    known, test = DATASETS["digits"], digits().test
-    pixels = test.arrays.pixels.copy()
-    pixels[test.indices] = 0
-    blank = ImageArrays.of(pixels, test.arrays.targets)
-    monkeypatch.setitem(DATASETS, "digits", replace(known, read=lambda: blank))
-    assert not digits().test.batch()[0].any()
-    blank_metrics, blank_weights = outcome()
-    assert blank_metrics == metrics
-    torch.testing.assert_close(blank_weights, weights, rtol=0, atol=0)
-
-
-def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
-    """They load without running code from the file, and reach the best reported accuracy."""
-    reports = list(train({**SMALL_CNN, "lr": 0.1}, context(tmp_path, max_epochs=5)))
-    accuracies = [report["val_accuracy"] for report in reports]
-    assert max(accuracies) > accuracies[-1], "the best epoch must not be the last for this test"
-    network = Cnn(CnnConfig.from_mapping(SMALL_CNN), in_channels=1, n_classes=10)
-    network.load_state_dict(torch.load(tmp_path / BEST_WEIGHTS, weights_only=True))
-    data = digits()
-    pixels = data.train.batch()[0] / np.float32(255)
-    predictor = Predictor(
-        network,
-        image_size=8,
-        in_channels=1,
-        class_names=data.class_names,
-        mean=[float(pixels.mean())],
-        std=[float(pixels.std())],
-    )
-    images, labels = data.validation.batch()
-    predicted = predictor(torch.from_numpy(images)).argmax(dim=1).numpy()
-    accuracy = (predicted == labels).mean()
-    assert accuracy == pytest.approx(max(accuracies))
-    assert [file.name for file in tmp_path.iterdir()] == [BEST_WEIGHTS]
-
-
-@pytest.fixture(scope="module")
-def final_model(tmp_path_factory: pytest.TempPathFactory) -> FinalModel:
-    return finish(
-        {**SMALL_CNN, "filters": 16, "batch_size": 64},
-        context(tmp_path_factory.mktemp("retrain"), max_epochs=8),
-    )
-
-
-def test_a_final_model_predicts_what_its_test_reading_says(final_model: FinalModel) -> None:
-    images, labels = digits().test.batch()
-    probabilities = final_model.predictor(torch.from_numpy(images))
-    assert probabilities.shape == (360, 10)
-    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(360))
-    assert probabilities.min() >= 0
-    n_correct = int((probabilities.argmax(dim=1).numpy() == labels).sum())
-    assert (final_model.n_correct, final_model.n_test) == (n_correct, 360)
-    assert final_model.test_accuracy == n_correct / 360
-    assert final_model.test_accuracy > 0.5  # chance is 0.1
-    assert final_model.class_names == tuple("0123456789")
-
-
-def test_a_final_model_brings_test_images_to_compare_its_export_with(
-    final_model: FinalModel,
-) -> None:
-    n = len(final_model.test_labels)
-    assert 0 < n <= 360
-    images, labels = digits().test.batch(slice(n))
-    assert np.array_equal(final_model.test_images.numpy(), images)
-    assert np.array_equal(final_model.test_labels.numpy(), labels)
-
-
-def test_a_packed_final_model_predicts_the_same(final_model: FinalModel) -> None:
-    packed = pack(final_model)
-    loaded = torch.jit.load(io.BytesIO(packed.torchscript))
-    probabilities = loaded(torch.from_numpy(packed.images))
-    torch.testing.assert_close(probabilities, torch.from_numpy(packed.probabilities))
-    assert np.array_equal(packed.images, final_model.test_images.numpy())
-    assert loaded(torch.zeros(1, 1, 20, 13, dtype=torch.uint8)).shape == (1, 10)
-
-
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (20, 13), (13, 20), (3, 40), (1, 1)])
-def test_a_predictor_takes_an_image_of_any_size(
-    height: int, width: int, final_model: FinalModel
-) -> None:
-    image = torch.randint(0, 256, (1, 1, height, width), dtype=torch.uint8)
-    probabilities = final_model.predictor(image)
-    assert probabilities.shape == (1, 10)
-    assert probabilities.sum().item() == pytest.approx(1)
-
-
-def test_a_predictor_looks_at_the_centre_of_an_oblong_image(final_model: FinalModel) -> None:
-    wide = torch.randint(0, 256, (1, 1, 8, 14), dtype=torch.uint8)
-    centre = wide[:, :, :, 3:11]
-    torch.testing.assert_close(final_model.predictor(wide), final_model.predictor(centre))
-
-
-def test_an_image_is_classified_alike_alone_and_in_a_batch(final_model: FinalModel) -> None:
-    images = final_model.test_images[:16]
-    alone = torch.cat([final_model.predictor(image) for image in images.split(1)])
-    torch.testing.assert_close(alone, final_model.predictor(images))

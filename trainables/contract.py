@@ -9,7 +9,9 @@ A trainable is a generator function that yields one mapping of metrics per epoch
 
 A plain function that returns a number or a mapping is a trainable of one report. Beside it, in the
 same module, may stand ``finish(config, trial) -> FinalModel`` (retrain on everything but the test
-set, test once, hand back what to export) and ``fingerprint(config, trial) -> str`` (of the data).
+set, test once, hand back what to export), ``fingerprint(config, trial) -> str`` (of the data), and
+``constraints(config, trial) -> Mapping[str, float]`` (what is known before any training, e.g. the
+number of parameters; a ValueError says that the config cannot be built, and costs nothing).
 """
 
 from __future__ import annotations
@@ -49,27 +51,35 @@ class TrialContext:
 
 @dataclass(frozen=True, kw_only=True)
 class FinalModel:
-    """A retrained classifier with its one reading of the test set, ready for export.
+    """A retrained model with its one reading of the test set, ready for export.
 
     Attributes:
         predictor: a scriptable module on the CPU in eval mode; (B, C, H, W) uint8 -> (B, n_classes)
-            float32 probabilities. It holds the preprocessing; its attributes ``class_names`` (a
-            list of words) and ``in_channels`` (1 or 3) let `hpo predict` use the exported file.
+            float32 probabilities, (B, n_values) values, or (B, n_classes, H, W) probabilities. It
+            holds the preprocessing; its attributes ``class_names`` (a list of words) and
+            ``in_channels`` (1 or 3) let `hpo predict` use the exported file.
         class_names: label of each column of the predictor's output.
-        n_correct: test images classified correctly.
+        n_correct: test images classified correctly; None where ``metric`` is no accuracy.
         n_test: images in the test set.
         test_images: (n, C, H, W) uint8, images to compare the exported predictor with.
-        test_labels: (n,) int64, their classes.
+        test_labels: (n,) int64, their classes; None if what is learned is something else.
+        metric: what was measured on the test set.
+        metric_value: its value; of an accuracy it follows from ``n_correct``.
     """
 
     predictor: torch.nn.Module
     class_names: tuple[str, ...]
-    n_correct: int
+    n_correct: int | None = None
     n_test: int
     test_images: torch.Tensor
-    test_labels: torch.Tensor
+    test_labels: torch.Tensor | None = None
+    metric: str = "accuracy"
+    metric_value: float | None = None
 
     @property
-    def test_accuracy(self) -> float:
-        """Fraction of the test images classified correctly."""
+    def test_value(self) -> float:
+        """What ``metric`` came to on the test set."""
+        if self.metric_value is not None:
+            return self.metric_value
+        assert self.n_correct is not None, "a final model has n_correct or metric_value"
         return self.n_correct / self.n_test

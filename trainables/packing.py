@@ -23,20 +23,24 @@ class PackedModel:
     Attributes:
         torchscript: the scripted predictor, as `torch.jit.load` reads it.
         class_names: label of each column of ``probabilities``.
-        n_correct: test images classified correctly.
+        metric: what was measured on the test set.
+        test_value: its value.
+        n_correct: test images classified correctly; None where ``metric`` is no accuracy.
         n_test: images in the test set.
         images: (n, C, H, W) uint8, some test images.
-        labels: (n,) int64, their classes.
-        probabilities: (n, n_classes) float32, what the model computed for them when packed.
+        labels: (n,) int64, their classes; None if what is learned is something else.
+        outputs: (n, ...) float32, what the model computed for them when packed.
     """
 
     torchscript: bytes
     class_names: tuple[str, ...]
-    n_correct: int
+    metric: str
+    test_value: float
+    n_correct: int | None
     n_test: int
     images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    probabilities: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64] | None
+    outputs: npt.NDArray[np.float32]
 
 
 def pack(model: FinalModel) -> PackedModel:
@@ -47,13 +51,15 @@ def pack(model: FinalModel) -> PackedModel:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(predictor), buffer)
-        probabilities = predictor(model.test_images)
+        outputs = predictor(model.test_images)
     return PackedModel(
         torchscript=buffer.getvalue(),
         class_names=model.class_names,
+        metric=model.metric,
+        test_value=model.test_value,
         n_correct=model.n_correct,
         n_test=model.n_test,
         images=model.test_images.numpy(),
-        labels=model.test_labels.numpy(),
-        probabilities=probabilities.numpy(),
+        labels=None if model.test_labels is None else model.test_labels.numpy(),
+        outputs=outputs.numpy(),
     )

@@ -7,14 +7,16 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trainables import analytic
 from trainables.cnn.config import CnnConfig
 from trainables.contract import FinalModel, TrialContext
+from trainables.hyperparameters import value_problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +25,15 @@ class TrainableInfo:
 
     Attributes:
         target: "package.module:function".
-        metrics: what it yields after each epoch.
+        metrics: what it may yield after each epoch; the data decide.
         config_keys: the hyperparameters it understands.
+        value_problem: says what is wrong with the value of a hyperparameter; "" if nothing is.
     """
 
     target: str
     metrics: tuple[str, ...]
     config_keys: tuple[str, ...]
+    value_problem: Callable[[str, Any], str] = lambda _key, _value: ""
 
 
 TRAINABLES: dict[str, TrainableInfo] = {
@@ -40,8 +44,9 @@ TRAINABLES: dict[str, TrainableInfo] = {
     ),
     "cnn": TrainableInfo(
         target="trainables.cnn.training:train",
-        metrics=("train_loss", "val_loss", "val_accuracy"),
-        config_keys=tuple(field.name for field in fields(CnnConfig)),
+        metrics=("train_loss", "val_loss", "val_accuracy", "val_r2", "val_iou"),
+        config_keys=tuple(CnnConfig.model_fields),
+        value_problem=partial(value_problem, CnnConfig),
     ),
 }
 
@@ -52,7 +57,7 @@ class TrainableError(Exception):
 
 @dataclass(frozen=True)
 class Trainable:
-    """A trainable's functions; ``finish`` and ``fingerprint`` are None where its module has none.
+    """A trainable's functions; all but ``train`` are None where its module has none.
 
     ``train`` takes (config, trial) or config alone, and yields, or returns once.
     """
@@ -60,6 +65,7 @@ class Trainable:
     train: Callable[..., Any]
     finish: Callable[[dict[str, Any], TrialContext], FinalModel] | None
     fingerprint: Callable[[dict[str, Any], TrialContext], str] | None
+    constraints: Callable[[dict[str, Any], TrialContext], Mapping[str, float]] | None = None
 
     def reports(self, config: dict[str, Any], trial: TrialContext) -> Iterator[Any]:
         """Whatever ``train`` yields; what a plain function returns is its one report."""
@@ -99,6 +105,7 @@ def find_trainable(name: str, import_paths: Sequence[Path] = ()) -> Trainable:
         train=train,
         finish=getattr(module, "finish", None),
         fingerprint=getattr(module, "fingerprint", None),
+        constraints=getattr(module, "constraints", None),
     )
 
 

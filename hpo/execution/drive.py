@@ -23,6 +23,10 @@ class ReportError(ValueError):
     """A trainable yielded something that is no set of metrics, or lacks the objective."""
 
 
+class InfeasibleConfigError(Exception):
+    """The trainable's ``constraints`` refused a config; it is not trained."""
+
+
 class TrialDrive:
     """One trial in this process. Never raises for what the trainable does."""
 
@@ -31,6 +35,7 @@ class TrialDrive:
         self._reports: Iterator[Any] | None = None
         self._last = EpochReport(epoch=0, metrics={}, seconds=0.0)
         self._fingerprint: str | None = None
+        self._facts: Mapping[str, float] | None = None
 
     def next_report(self) -> EpochReport:
         """Train one epoch more and report it."""
@@ -52,6 +57,7 @@ class TrialDrive:
             metrics=metrics,
             seconds=time.perf_counter() - start,
             fingerprint=self._fingerprint,
+            facts=self._facts,
         )
         if self._last.epoch == self._task.context.max_epochs:
             self.close()
@@ -68,9 +74,18 @@ class TrialDrive:
 
     def _start(self) -> Iterator[Any]:
         task, trainable = self._task, self._trainable()
+        self._facts = self._known_beforehand(trainable)
         if task.wants_fingerprint and trainable.fingerprint is not None:
             self._fingerprint = trainable.fingerprint(dict(task.config), task.context)
         return trainable.reports(dict(task.config), task.context)
+
+    def _known_beforehand(self, trainable: Trainable) -> Mapping[str, float] | None:
+        if trainable.constraints is None:
+            return None
+        try:
+            return dict(trainable.constraints(dict(self._task.config), self._task.context))
+        except ValueError as error:
+            raise InfeasibleConfigError(str(error)) from None
 
     def _finish(self) -> EpochReport:
         """Retrain and test: one report, which carries the model."""
@@ -98,6 +113,14 @@ class TrialDrive:
 
     def _failed(self, error: BaseException, seconds: float) -> EpochReport:
         self._reports = None
+        if isinstance(error, InfeasibleConfigError):
+            return replace(
+                self._last,
+                ending="failed",
+                fail_reason=f"infeasible: {error}",
+                fail_place="infeasible",
+                is_infeasible=True,
+            )
         place = _place(error)
         text = "".join(traceback.format_exception(error))
         with contextlib.suppress(OSError):  # a full disk must not hide what failed

@@ -5,7 +5,7 @@ from hpo.results.finalists import rerun_tasks
 from hpo.results.outcome import Finalist, Outcome, choose_finalists, read_outcome
 from hpo.results.predict import Prediction, predict
 from hpo.results.report import REPORT_FILE, write_report
-from hpo.results.retrain import accuracy_interval, retrain_task
+from hpo.results.retrain import accuracy_interval, retrain_task, test_interval
 from hpo.results.summary import params_text, summary, trials_line
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "retrain_task",
     "save_examples",
     "summary",
+    "test_interval",
     "trials_line",
     "write_report",
 ]

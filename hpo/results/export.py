@@ -18,15 +18,16 @@ from storage import ExportRecord
 from trainables import PackedModel
 
 MODEL_FILE = "standalone_model.pt"
+N_EXAMPLES = 10
 TOLERANCE = 1e-5
-"""Largest difference of a probability between the trained and the reloaded model."""
+"""Largest difference of an output between the trained and the reloaded model."""
 
 
 def export_model(model: PackedModel, trial_number: int, folder: Path) -> ExportRecord:
     """Write ``standalone_model.pt`` and prove that a new process computes the same with it.
 
     Raises:
-        ExportMismatchError: if a probability differs by more than ``TOLERANCE``, or the file
+        ExportMismatchError: if an output differs by more than ``TOLERANCE``, or the file
             cannot be loaded.
     """
     path = folder / MODEL_FILE
@@ -35,7 +36,7 @@ def export_model(model: PackedModel, trial_number: int, folder: Path) -> ExportR
     difference = reloaded_difference(beside, model)
     if not difference <= TOLERANCE:  # also for NaN
         raise ExportMismatchError(
-            f"{beside}: probabilities of the reloaded model differ by up to {difference:.2g} from "
+            f"{beside}: outputs of the reloaded model differ by up to {difference:.2g} from "
             f"the trained one's, more than {TOLERANCE:g}; the file is not fit for use"
         )
     beside.replace(path)
@@ -50,14 +51,14 @@ def export_model(model: PackedModel, trial_number: int, folder: Path) -> ExportR
 
 
 def reloaded_difference(path: Path, model: PackedModel) -> float:
-    """Largest absolute difference of a probability when a new process loads ``path``.
+    """Largest absolute difference of an output when a new process loads ``path``.
 
     Raises:
         ExportMismatchError: if it cannot load it.
     """
     with tempfile.TemporaryDirectory(prefix="hpo-export-") as folder:
         inputs = Path(folder) / "inputs.npz"
-        np.savez(inputs, images=model.images, expected=model.probabilities)
+        np.savez(inputs, images=model.images, expected=model.outputs)
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("reload_check.py")), str(path), inputs],
             capture_output=True,
@@ -71,15 +72,23 @@ def reloaded_difference(path: Path, model: PackedModel) -> float:
 
 
 def save_examples(model: PackedModel, folder: Path) -> list[Path]:
-    """One test image of each class as a PNG named after it, to try `hpo predict` with."""
+    """Test images to try `hpo predict` with: one of each class with its name, or the first ones."""
     from PIL import Image
 
     folder.mkdir(exist_ok=True)
     paths = []
-    labels = model.labels.tolist()
-    for label, name in enumerate(model.class_names):
-        if label in labels:
-            pixels = model.images[labels.index(label)].transpose(1, 2, 0)
-            paths.append(folder / (re.sub(r"[^\w.-]", "_", name) + ".png"))
-            Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(paths[-1])
+    for name, index in _examples(model).items():
+        pixels = model.images[index].transpose(1, 2, 0)
+        paths.append(folder / (re.sub(r"[^\w.-]", "_", name) + ".png"))
+        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(paths[-1])
     return paths
+
+
+def _examples(model: PackedModel) -> dict[str, int]:
+    """Names of example images and their places."""
+    if model.labels is None:
+        return {str(index): index for index in range(min(N_EXAMPLES, len(model.images)))}
+    labels = model.labels.tolist()
+    return {
+        name: labels.index(label) for label, name in enumerate(model.class_names) if label in labels
+    }

@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from hpo.results.outcome import Outcome
-from hpo.results.retrain import accuracy_interval
+from hpo.results.retrain import test_interval
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -120,15 +120,17 @@ def _test_card(outcome: Outcome) -> Card:
         notes = [readings]
         if outcome.experiment.finished_at and outcome.winner and not numbers:
             notes = [f"{outcome.spec.trainable} offers no finish: nothing to test or export."]
-        return Card(heading="Test accuracy", notes=tuple(notes))
-    low, high = accuracy_interval(test.n_correct, test.n_test)
+        return Card(heading="Test value", notes=tuple(notes))
+    spread, measured = "", f"{test.n_test:,} images."
+    if interval := test_interval(test):
+        spread = f"95 % interval {interval[0]:.4f} to {interval[1]:.4f} (Wilson)"
+        measured = f"{test.n_correct:,} of {test.n_test:,} correct."
     return Card(
-        heading="Test accuracy",
-        value=_number(test.n_correct / test.n_test),
-        spread=f"95 % interval {low:.4f} to {high:.4f} (Wilson)",
+        heading=f"Test {test.metric}",
+        value=_number(test.value),
+        spread=spread,
         notes=(
-            f"Trial {test.trial_number}, retrained on all but the test set: "
-            f"{test.n_correct:,} of {test.n_test:,} correct.",
+            f"Trial {test.trial_number}, retrained on all but the test set: {measured}",
             readings,
         ),
     )

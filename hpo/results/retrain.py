@@ -29,6 +29,8 @@ def retrain_task(
             model,
             TestReading(
                 trial_number=task.number,
+                metric=model.metric,
+                value=model.test_value,
                 n_correct=model.n_correct,
                 n_test=model.n_test,
                 seconds=seconds,
@@ -37,6 +39,13 @@ def retrain_task(
         )
 
     return TaskList([tasks.retrain(winner.number, winner.params)], on_end)
+
+
+def test_interval(reading: TestReading) -> tuple[float, float] | None:
+    """95 % confidence interval of a test accuracy; None of another metric."""
+    if reading.n_correct is None:
+        return None
+    return accuracy_interval(reading.n_correct, reading.n_test)
 
 
 def accuracy_interval(n_correct: int, n_test: int) -> tuple[float, float]:

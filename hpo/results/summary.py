@@ -10,7 +10,7 @@ from typing import Any
 
 from hpo.results.outcome import Outcome
 from hpo.results.report import REPORT_FILE
-from hpo.results.retrain import accuracy_interval
+from hpo.results.retrain import test_interval
 
 
 def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
@@ -78,13 +78,18 @@ def _test_lines(outcome: Outcome, folder: Path, program: str) -> list[str]:
     test, export, name = outcome.test, outcome.export, outcome.spec.trainable
     if test is None:
         return [_line("test", f"{name} offers no `finish`: nothing retrained, tested or exported")]
-    low, high = accuracy_interval(test.n_correct, test.n_test)
+    interval = test_interval(test)
+    spread = (
+        f"{test.n_test} images"
+        if interval is None
+        else f"95 % interval {interval[0]:.4f} to {interval[1]:.4f}, "
+        f"{test.n_correct} of {test.n_test}"
+    )
     reads = len(outcome.test_readings)
     lines = [
         _line(
             "test",
-            f"accuracy {test.n_correct / test.n_test:.4f}, 95 % interval {low:.4f} to {high:.4f}, "
-            f"{test.n_correct} of {test.n_test}"
+            f"{test.metric} {test.value:.4f}, {spread}"
             + ("" if reads == 1 else f" (winner number {reads} to read the test set)"),
         )
     ]

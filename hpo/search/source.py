@@ -19,7 +19,14 @@ from hpo.search.schedulers import build_scheduler
 from hpo.search.space import distributions, n_distinct_configs
 from hpo.spec import ExperimentSpec, GridSpec
 from hpo.tasks import TRACEBACK_FILE, EpochReport, TaskFactory, TrialTask, worker_died
-from storage import EpochRecord, n_finished, put_intermediate_value, requeue_running
+from storage import (
+    EpochRecord,
+    is_infeasible,
+    mark_infeasible,
+    n_finished,
+    put_intermediate_value,
+    requeue_running,
+)
 
 MAX_OPENING_FAILURES = 5
 MAX_GRID_CELLS = 1_000_000
@@ -103,6 +110,9 @@ class StudySource:
         if report.fingerprint is not None and self._record_fingerprint is not None:
             self._record_fingerprint(report.fingerprint)
             self._record_fingerprint = None
+        if report.epoch == 1:
+            for name, fact in (report.facts or {}).items():
+                self._running[task.number].set_user_attr(name, fact)
         self._record_epoch(
             EpochRecord(
                 trial_number=task.number,
@@ -141,13 +151,21 @@ class StudySource:
     def _fail(self, trial: optuna.Trial, report: EpochReport) -> None:
         trial.set_user_attr("fail_reason", report.fail_reason)
         trial.set_user_attr("fail_place", report.fail_place)
+        if report.is_infeasible:
+            mark_infeasible(trial)
         if report.traceback:
             trial.set_user_attr("traceback", report.traceback[-4000:])
         self._study.tell(trial, state=TrialState.FAIL)
 
     def _stop_if_all_fail_alike(self) -> None:
         trials = self._study.get_trials(deepcopy=False)
-        ended = [t for t in trials if t.state.is_finished() and t.number not in self._ended_before]
+        ended = [
+            trial
+            for trial in trials
+            if trial.state.is_finished()
+            and trial.number not in self._ended_before
+            and not is_infeasible(trial)  # these say something of the space, nothing of the code
+        ]
         if len(ended) < MAX_OPENING_FAILURES or any(t.state != TrialState.FAIL for t in ended):
             return
         places = {str(trial.user_attrs.get("fail_place")) for trial in ended}

@@ -46,6 +46,9 @@ class ImageArrays:
     ) -> ImageArrays:
         """Arrays with their digest; without ``parts`` the data set leaves all unassigned."""
         parts = np.zeros(len(pixels), np.int8) if parts is None else parts
+        # An axis of length 1 may have any stride, and torch chooses by strides how it convolves:
+        # with another layout the same images would give another last digit.
+        pixels = pixels.reshape(-1).reshape(pixels.shape)
         return cls(
             pixels=pixels,
             targets=targets,

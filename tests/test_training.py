@@ -1,0 +1,475 @@
+"""Training the CNN: every value that a config may have, the three targets, and the final model."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from hpo.execution import TrialDrive
+from hpo.tasks import TrialTask
+from trainables import BEST_WEIGHTS, FinalModel, TrialContext, pack
+from trainables.cnn.build import Network
+from trainables.cnn.config import CnnConfig, CnnConfigError
+from trainables.cnn.description import constraints, network_for
+from trainables.cnn.lr_schedules import build_lr_schedule
+from trainables.cnn.objectives import MeanIoU, RSquared
+from trainables.cnn.optimization_config import OptimizationConfig
+from trainables.cnn.optimizers import build_optimizer
+from trainables.cnn.predictor import Predictor
+from trainables.cnn.training import fingerprint, finish, train
+from trainables.images.arrays import ImageArrays
+from trainables.images.augmentation import evaluation_transforms
+from trainables.images.catalogue import DATASETS
+from trainables.images.config import DataConfig
+from trainables.images.dataset import SplitImages, describe, load_split
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+
+SMALL_CNN = {"depth": 1, "filters": 4, "batch_size": 256, "randaugment_num_ops": 1}
+
+
+def context(folder: Path, seed: int = 1, max_epochs: int | None = 3) -> TrialContext:
+    return TrialContext(seed=seed, folder=folder, max_epochs=max_epochs, data_dir=folder / "data")
+
+
+def digits() -> SplitImages:
+    return load_split(DataConfig(), Path("data"))
+
+
+def task_of(module: str, folder: Path, config: Mapping[str, Any], metric: str) -> TrialTask:
+    return TrialTask(
+        number=0,
+        trainable=f"{module}:train",
+        import_paths=(),
+        config={**config, "seed": 1},
+        context=context(folder / "trial"),
+        metric=metric,
+    )
+
+
+# --- every value of a config ---
+
+
+def words_of(annotation: Any) -> list[Any]:
+    arguments = get_args(annotation)
+    return [word for a in arguments for word in (words_of(a) or [a]) if isinstance(word, str)]
+
+
+SHOWN_ELSEWHERE = {"dataset", "bad_images", "channels"}  # in test_images.py
+WORDS = [
+    {field: word}
+    for field, info in CnnConfig.model_fields.items()
+    if field not in SHOWN_ELSEWHERE
+    for word in words_of(info.annotation)
+]
+NUMBERS: list[dict[str, Any]] = [
+    {"convs_per_block": 3},
+    {"growth": 1.5},
+    {"max_filters": 5},
+    {"conv": "grouped", "groups": 2},
+    {"conv": "bottleneck", "bottleneck_ratio": 2},
+    {"kernel_size": 5},
+    {"stride": 2},
+    {"n_downsamplings": 1},
+    {"downsampling": "fractional", "fractional_ratio": 0.8},
+    {"dropout": 0.0},
+    {"neck": "pyramid", "pyramid_levels": 2},
+    {"head": "mlp", "head_width": 6, "head_dropout": 0.0},
+    {"optimizer": "sgd", "momentum": 0.0},
+    {"optimizer": "sgd", "nesterov": True},
+    {"optimizer": "sgd", "momentum": 0.0, "lr_schedule": "onecycle"},
+    {"weight_decay": 0.0},
+    {"lr_schedule": "step", "lr_step_epochs": 1, "lr_gamma": 0.1},
+    {"lr_schedule": "cosine", "warmup_epochs": 1.0},
+    {"lr_schedule": "onecycle", "warmup_epochs": 1.0},
+    {"label_smoothing": 0.1},
+    {"clip_norm": 0.5},
+    {"n_train": 100},
+    {"resize": 10},
+    {"image_size": 12},
+    {"affine_degrees": 10.0, "affine_translate": 0.1, "affine_scale": 0.1},
+    {"jitter_brightness": 0.5, "jitter_contrast": 0.5},
+    {"channels": "rgb", "jitter_saturation": 0.5, "jitter_hue": 0.2},
+    {"horizontal_flip": 0.5},
+    {"crop_padding": 1},
+    {"resize": 10, "random_crop": True},
+    {"randaugment_num_ops": 2, "randaugment_magnitude": 5},
+]
+A_NETWORK = {"depth": 2, "filters": 6, "groups": 2, "batch_size": 64, "n_train": 128}
+
+
+def name_of(overrides: Mapping[str, Any]) -> str:
+    return ",".join(f"{key}={value}" for key, value in overrides.items())
+
+
+@pytest.mark.parametrize("overrides", [*WORDS, *NUMBERS], ids=name_of)
+def test_every_value_of_a_config_trains(overrides: dict[str, Any], tmp_path: Path) -> None:
+    if overrides.get("neck") == "pyramid":
+        overrides = {"depth": 1, **overrides}
+    if overrides.get("padding") == "valid":
+        overrides = {"image_size": 16, **overrides}
+    config = {**A_NETWORK, **overrides}
+    reports = list(train(config, context(tmp_path, max_epochs=2)))
+    assert len(reports) == 2
+    assert all(math.isfinite(value) for report in reports for value in report.values())
+    again = {**config, **({"depth": 1} if "depth" not in overrides else {})}
+    assert reports != list(train({**again, "lr": 0.02}, context(tmp_path, max_epochs=2)))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        one
+        for one in [*WORDS, *NUMBERS]
+        if set(one)
+        & {"block", "conv", "downsampling", "padding_mode", "activation", "neck", "head"}
+    ],
+    ids=name_of,
+)
+def test_every_kind_of_layer_computes_the_same_as_torchscript(
+    overrides: dict[str, Any], tmp_path: Path
+) -> None:
+    config = CnnConfig(**{**A_NETWORK, "image_size": 16, **overrides})
+    predictor = Predictor(
+        Network(network_for(config, describe(config, tmp_path))),
+        fit=evaluation_transforms(config),
+        in_channels=1,
+        class_names=tuple("0123456789"),
+        mean=[0.3],
+        std=[0.4],
+    ).eval()
+    images = torch.randint(0, 256, (5, 1, 20, 17), dtype=torch.uint8)
+    scripted = torch.jit.script(predictor)
+    torch.testing.assert_close(scripted(images), predictor(images))
+
+
+# --- what is learned ---
+
+
+@pytest.mark.parametrize(
+    ("overrides", "metric", "least"),
+    [
+        ({"dataset": "digits", "image_size": 8}, "val_accuracy", 0.9),
+        (
+            {"dataset": "discs", "neck": "flatten", "head": "mlp", "head_dropout": 0.0, "lr": 3e-3},
+            "val_r2",
+            0.8,
+        ),
+        ({"dataset": "disc_masks", "head": "mlp", "head_width": 16}, "val_iou", 0.8),
+    ],
+)
+def test_each_target_is_learned(
+    overrides: dict[str, Any], metric: str, least: float, tmp_path: Path
+) -> None:
+    config = {"image_size": 32, "depth": 2, "filters": 12, "dropout": 0.0, **overrides}
+    *_, last = train(config, context(tmp_path, max_epochs=6))
+    assert set(last) == {"train_loss", "val_loss", metric}
+    assert last[metric] > least
+
+
+@pytest.mark.parametrize(
+    ("overrides", "metric", "shape"),
+    [
+        ({"dataset": "discs"}, "r2", (3,)),
+        ({"dataset": "disc_masks"}, "iou", (2, 32, 32)),
+    ],
+)
+def test_values_and_masks_are_finished_and_packed_too(
+    overrides: dict[str, Any], metric: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    config = {"image_size": 32, "depth": 1, "filters": 4, "n_train": 128, **overrides}
+    packed = pack(finish(config, context(tmp_path, max_epochs=1)))
+    assert (packed.metric, packed.n_correct, packed.labels) == (metric, None, None)
+    assert packed.test_value <= 1
+    loaded = torch.jit.load(io.BytesIO(packed.torchscript))
+    outputs = loaded(torch.from_numpy(packed.images))
+    assert tuple(outputs.shape[1:]) == shape
+    torch.testing.assert_close(outputs, torch.from_numpy(packed.outputs))
+    if metric == "iou":
+        torch.testing.assert_close(outputs.sum(dim=1), torch.ones(outputs.shape[0], 32, 32))
+
+
+def test_r_squared_is_scikit_learns() -> None:
+    from sklearn.metrics import r2_score
+
+    generator = np.random.default_rng(0)
+    truth = generator.normal(5, 2, (50, 3)).astype(np.float32)
+    found = truth + generator.normal(0, 1, truth.shape).astype(np.float32)
+    score = RSquared()
+    for part in (slice(20), slice(20, None)):
+        score.add(torch.from_numpy(found[part]), torch.from_numpy(truth[part]))
+    wanted = r2_score(truth, found, multioutput="variance_weighted")
+    assert score.value() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_mean_intersection_over_union_is_scikit_learns_jaccard_score() -> None:
+    from sklearn.metrics import jaccard_score
+
+    logits = torch.randn(6, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    truth = torch.randint(0, 3, (6, 9, 7), generator=torch.Generator().manual_seed(1))
+    score = MeanIoU()
+    for part in (slice(4), slice(4, None)):
+        score.add(logits[part], truth[part])
+    found = logits.argmax(dim=1).flatten().numpy()
+    wanted = jaccard_score(truth.flatten().numpy(), found, average="macro")
+    assert score.value() == pytest.approx(wanted)
+
+
+# --- optimizers and schedules ---
+
+
+def rates(n_epochs: int = 10, per_epoch: int = 4, **overrides: Any) -> list[float]:
+    """The learning rate at the begin of each epoch."""
+
+    def every_step() -> Iterator[float]:
+        config = OptimizationConfig(lr=1.0, **overrides)
+        weight = torch.nn.Parameter(torch.zeros(1))
+        optimizer = build_optimizer(config, [weight])
+        schedule = build_lr_schedule(
+            config, optimizer, n_epochs=n_epochs, steps_per_epoch=per_epoch
+        )
+        for _ in range(n_epochs * per_epoch):
+            yield optimizer.param_groups[0]["lr"]
+            optimizer.step()
+            schedule.step()
+
+    return list(every_step())[::per_epoch]
+
+
+def test_a_constant_rate_is_constant() -> None:
+    assert rates(lr_schedule="constant") == [1.0] * 10
+
+
+def test_steps_multiply_the_rate_every_so_many_epochs() -> None:
+    found = rates(lr_schedule="step", lr_step_epochs=4, lr_gamma=0.5)
+    assert found == pytest.approx([1.0] * 4 + [0.5] * 4 + [0.25] * 2)
+
+
+def test_a_cosine_comes_down_to_zero() -> None:
+    wanted = [(1 + math.cos(math.pi * epoch / 10)) / 2 for epoch in range(10)]
+    assert rates(lr_schedule="cosine") == pytest.approx(wanted)
+
+
+def test_an_exponential_multiplies_the_rate_each_epoch() -> None:
+    found = rates(lr_schedule="exponential", lr_gamma=0.9)
+    assert found == pytest.approx([0.9**epoch for epoch in range(10)])
+
+
+def test_one_cycle_rises_to_the_rate_and_falls() -> None:
+    found = rates(lr_schedule="onecycle", n_epochs=10)
+    assert max(found) == pytest.approx(1.0, abs=0.01)
+    assert found.index(max(found)) == 3
+    assert found[0] < 0.05
+    assert found[-1] < 0.1
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "exponential"])
+def test_a_warm_up_rises_to_the_rate_before_the_schedule_begins(schedule: str) -> None:
+    found = rates(lr_schedule=schedule, warmup_epochs=2.0)
+    assert found[0] == pytest.approx(0.01)
+    assert found[1] == pytest.approx(0.505)
+    assert found[2] == pytest.approx(1.0)
+    assert max(found) == pytest.approx(1.0)
+
+
+def test_a_warm_up_is_the_rising_part_of_one_cycle() -> None:
+    found = rates(lr_schedule="onecycle", warmup_epochs=5.0)
+    assert found.index(max(found)) == 5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind", "settings"),
+    [
+        ({"optimizer": "sgd", "nesterov": True}, "SGD", {"momentum": 0.9, "nesterov": True}),
+        ({"optimizer": "adamw"}, "AdamW", {"weight_decay": 1e-4}),
+        ({"optimizer": "rmsprop", "momentum": 0.5}, "RMSprop", {"momentum": 0.5}),
+    ],
+)
+def test_an_optimizer_is_torchs_with_the_settings_of_the_config(
+    overrides: dict[str, Any], kind: str, settings: dict[str, Any]
+) -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = build_optimizer(OptimizationConfig(lr=0.5, **overrides), [weight])
+    assert type(optimizer).__name__ == kind
+    assert settings.items() <= optimizer.param_groups[0].items()
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_nesterov_without_momentum_is_a_breach() -> None:
+    with pytest.raises(CnnConfigError, match="nesterov: needs momentum > 0"):
+        CnnConfig.from_mapping({"optimizer": "sgd", "nesterov": True, "momentum": 0.0})
+
+
+# --- the CNN ---
+
+
+def test_a_cnn_config_lists_every_breach_at_once() -> None:
+    wrong = {
+        "dataset": "digit", "image_size": 3, "depth": 0, "filters": 0, "dropout": 1.0, "lr": 0.0,
+        "batch_size": 1, "weight_decay": -1.0, "randaugment_num_ops": -1,
+        "randaugment_magnitude": 31,
+    }  # fmt: skip
+    with pytest.raises(CnnConfigError) as caught:
+        CnnConfig.from_mapping(wrong)
+    for key, value in wrong.items():
+        assert re.search(rf"\b{key}: must be .*?, got {re.escape(repr(value))}", str(caught.value))
+
+
+def test_unknown_names_wrong_types_and_bad_values_are_listed_together() -> None:
+    with pytest.raises(CnnConfigError) as caught:
+        CnnConfig.from_mapping({"depht": 2, "filters": "8", "batch_size": True, "lr": -1.0})
+    message = str(caught.value)
+    assert "unknown hyperparameter 'depht'; known: " in message
+    assert "filters: must be of type int, got '8'" in message
+    assert "batch_size: must be of type int, got True" in message
+    assert "lr: must be > 0, got -1.0" in message
+
+
+def test_what_is_known_of_a_config_before_training_are_its_costs(tmp_path: Path) -> None:
+    known = constraints({"filters": 4, "depth": 1}, context(tmp_path))
+    assert known == {"n_parameters": 36 + 8 + 50, "multiply_adds": 8 * 8 * 36 + 40}
+
+
+def test_a_network_deeper_than_its_image_is_infeasible(tmp_path: Path) -> None:
+    """Each block halves the image: 8 pixels are 4, 2, 1."""
+    constraints({"depth": 3}, context(tmp_path))
+    report = TrialDrive(
+        task_of("trainables.cnn.training", tmp_path, config={"depth": 4}, metric="val_loss")
+    ).next_report()
+    assert report.is_infeasible
+    assert "backbone.block4.unit1.pool" in report.fail_reason
+
+
+def test_the_seed_and_whole_numbers_for_fractions_are_welcome() -> None:
+    assert CnnConfig.from_mapping({"seed": 3, "lr": 1, "dropout": 0}) == CnnConfig(lr=1, dropout=0)
+
+
+def test_a_training_that_diverges_fails_with_its_learning_rate(tmp_path: Path) -> None:
+    task = task_of(
+        "trainables.cnn.training", tmp_path, config={**SMALL_CNN, "lr": 1e30}, metric="val_loss"
+    )
+    report = TrialDrive(task).next_report()
+    assert report.ending == "failed"
+    assert report.fail_reason.startswith("TrainingDivergedError: the loss is ")
+    assert "at lr=1e+30" in report.fail_reason
+
+
+def test_the_fingerprint_of_a_config_is_that_of_its_split(tmp_path: Path) -> None:
+    assert fingerprint({}, context(tmp_path)) == digits().fingerprint
+    assert fingerprint({"split_seed": 1}, context(tmp_path)) != digits().fingerprint
+
+
+def test_test_images_influence_neither_the_search_nor_the_retrained_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all test images blank, every metric and every weight is what it was."""
+
+    def outcome() -> tuple[list[Any], dict[str, torch.Tensor]]:
+        metrics = list(train(SMALL_CNN, context(tmp_path, max_epochs=1)))
+        return metrics, finish(SMALL_CNN, context(tmp_path, max_epochs=1)).predictor.state_dict()
+
+    metrics, weights = outcome()
+    known, test = DATASETS["digits"], digits().test
+    pixels = test.arrays.pixels.copy()
+    pixels[test.indices] = 0
+    blank = ImageArrays.of(pixels, test.arrays.targets)
+    monkeypatch.setitem(DATASETS, "digits", replace(known, read=lambda: blank))
+    assert not digits().test.batch()[0].any()
+    blank_metrics, blank_weights = outcome()
+    assert blank_metrics == metrics
+    torch.testing.assert_close(blank_weights, weights, rtol=0, atol=0)
+
+
+def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
+    """They load without running code from the file, and reach the best reported accuracy."""
+    reports = list(train({**SMALL_CNN, "lr": 0.1}, context(tmp_path, max_epochs=5)))
+    accuracies = [report["val_accuracy"] for report in reports]
+    assert max(accuracies) > accuracies[-1], "the best epoch must not be the last for this test"
+    config, data = CnnConfig(**SMALL_CNN), digits()
+    network = Network(network_for(config, describe(config, tmp_path)))
+    network.load_state_dict(torch.load(tmp_path / BEST_WEIGHTS, weights_only=True))
+    pixels = data.train.batch()[0] / np.float32(255)
+    predictor = Predictor(
+        network,
+        fit=evaluation_transforms(config),
+        in_channels=1,
+        class_names=data.class_names,
+        mean=[float(pixels.mean())],
+        std=[float(pixels.std())],
+    )
+    images, labels = data.validation.batch()
+    predicted = predictor(torch.from_numpy(images)).argmax(dim=1).numpy()
+    accuracy = (predicted == labels).mean()
+    assert accuracy == pytest.approx(max(accuracies))
+    assert [file.name for file in tmp_path.iterdir()] == [BEST_WEIGHTS]
+
+
+@pytest.fixture(scope="module")
+def final_model(tmp_path_factory: pytest.TempPathFactory) -> FinalModel:
+    return finish(
+        {**SMALL_CNN, "filters": 16, "batch_size": 64},
+        context(tmp_path_factory.mktemp("retrain"), max_epochs=8),
+    )
+
+
+def test_a_final_model_predicts_what_its_test_reading_says(final_model: FinalModel) -> None:
+    images, labels = digits().test.batch()
+    probabilities = final_model.predictor(torch.from_numpy(images))
+    assert probabilities.shape == (360, 10)
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(360))
+    assert probabilities.min() >= 0
+    n_correct = int((probabilities.argmax(dim=1).numpy() == labels).sum())
+    assert (final_model.n_correct, final_model.n_test) == (n_correct, 360)
+    assert final_model.test_value == n_correct / 360
+    assert final_model.test_value > 0.5  # chance is 0.1
+    assert final_model.class_names == tuple("0123456789")
+
+
+def test_a_final_model_brings_test_images_to_compare_its_export_with(
+    final_model: FinalModel,
+) -> None:
+    n = len(final_model.test_labels)
+    assert 0 < n <= 360
+    images, labels = digits().test.batch(slice(n))
+    assert np.array_equal(final_model.test_images.numpy(), images)
+    assert np.array_equal(final_model.test_labels.numpy(), labels)
+
+
+def test_a_packed_final_model_predicts_the_same(final_model: FinalModel) -> None:
+    packed = pack(final_model)
+    loaded = torch.jit.load(io.BytesIO(packed.torchscript))
+    probabilities = loaded(torch.from_numpy(packed.images))
+    torch.testing.assert_close(probabilities, torch.from_numpy(packed.outputs))
+    assert np.array_equal(packed.images, final_model.test_images.numpy())
+    assert loaded(torch.zeros(1, 1, 20, 13, dtype=torch.uint8)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (20, 13), (13, 20), (3, 40), (1, 1)])
+def test_a_predictor_takes_an_image_of_any_size(
+    height: int, width: int, final_model: FinalModel
+) -> None:
+    image = torch.randint(0, 256, (1, 1, height, width), dtype=torch.uint8)
+    probabilities = final_model.predictor(image)
+    assert probabilities.shape == (1, 10)
+    assert probabilities.sum().item() == pytest.approx(1)
+
+
+def test_a_predictor_looks_at_the_centre_of_an_oblong_image(final_model: FinalModel) -> None:
+    wide = torch.randint(0, 256, (1, 1, 8, 14), dtype=torch.uint8)
+    centre = wide[:, :, :, 3:11]
+    torch.testing.assert_close(final_model.predictor(wide), final_model.predictor(centre))
+
+
+def test_an_image_is_classified_alike_alone_and_in_a_batch(final_model: FinalModel) -> None:
+    images = final_model.test_images[:16]
+    alone = torch.cat([final_model.predictor(image) for image in images.split(1)])
+    torch.testing.assert_close(alone, final_model.predictor(images))

@@ -1,0 +1,81 @@
+"""What is known of a config before any training: its network, and whether it can be built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainables.cnn.architecture import Architecture, architecture
+from trainables.cnn.config import CnnConfig
+from trainables.cnn.inspection import LayerFacts, advice, layer_facts
+from trainables.contract import TrialContext
+from trainables.images.dataset import DataFacts, describe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """A network as a reader wants to see it before paying for it.
+
+    Attributes:
+        config: every hyperparameter, those at their defaults included.
+        data: what it will be trained on.
+        layers: in the order of the data.
+        advice: sentences about rules of thumb that the config breaks.
+    """
+
+    config: CnnConfig
+    data: DataFacts
+    layers: tuple[LayerFacts, ...]
+    advice: tuple[str, ...]
+
+    @property
+    def n_parameters(self) -> int:
+        """Learned numbers of the whole network."""
+        return sum(layer.n_parameters for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of convolutions and linear layers, for one image."""
+        return sum(layer.multiply_adds for layer in self.layers)
+
+
+def network_for(config: CnnConfig, data: DataFacts) -> Architecture:
+    """The network of a config for images like ``data``.
+
+    Raises:
+        InfeasibleError: if it cannot be built; names the layer.
+    """
+    shape = (data.channels, data.height, data.width)
+    return architecture(config, shape, data.n_outputs, data.target)
+
+
+def inspect(config: Mapping[str, Any], data_dir: Path) -> Inspection:
+    """The network of a config, layer by layer; builds no tensor, loads no image.
+
+    Raises:
+        CnnConfigError: if the config breaks a rule of `CnnConfig`.
+        DataError: if a folder of pictures has no classes.
+        InfeasibleError: if the network cannot be built; names the layer.
+    """
+    cnn = CnnConfig.from_mapping(config)
+    data = describe(cnn, data_dir)
+    network = network_for(cnn, data)
+    return Inspection(
+        config=cnn,
+        data=data,
+        layers=tuple(layer_facts(network)),
+        advice=tuple(advice(cnn, network, cnn.batch_size)),
+    )
+
+
+def constraints(config: Mapping[str, Any], trial: TrialContext) -> Mapping[str, float]:
+    """Parameters and multiply-adds of a config's network.
+
+    Raises:
+        InfeasibleError: if it cannot be built; names the layer.
+        CnnConfigError: if the config breaks a rule of `CnnConfig`.
+    """
+    seen = inspect(config, trial.data_dir)
+    return {"n_parameters": seen.n_parameters, "multiply_adds": seen.multiply_adds}
