@@ -65,7 +65,8 @@ class DataConfig(Hyperparameters):
         if self.shorter_side < self.image_size:
             found.append(("resize", f"must be >= image_size, which is {self.image_size}"))
         if self.validation_fraction + self.test_fraction >= 1:
-            found.append(("validation_fraction", "validation_fraction + test_fraction must be < 1"))
+            rule = f"must be < 1 - test_fraction, which is {1 - self.test_fraction:g}"
+            found.append(("validation_fraction", rule))
         return found
 
 
