@@ -16,7 +16,6 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as vision
 
 from trainables.images.augmentation import (
-    MOVING,
     Crop,
     RandomAffine,
     RandomFlip,
@@ -24,7 +23,7 @@ from trainables.images.augmentation import (
     evaluation_transforms,
     normalize,
 )
-from trainables.images.config import AugmentationConfig, DataConfig
+from trainables.images.config import MOVING, AugmentationConfig, DataConfig
 from trainables.images.dataset import channel_statistics, load_split
 from trainables.images.errors import DataError
 from trainables.images.sheet import augmentation_sheet

@@ -71,6 +71,7 @@ class Trainable:
     finish: Callable[[dict[str, Any], TrialContext], FinalModel] | None
     fingerprint: Callable[[dict[str, Any], TrialContext], str] | None
     constraints: Callable[[dict[str, Any], TrialContext], Mapping[str, float]] | None = None
+    warnings: Callable[[dict[str, Any], TrialContext], Sequence[str]] | None = None
 
     def reports(self, config: dict[str, Any], trial: TrialContext) -> Iterator[Any]:
         """Whatever ``train`` yields; what a plain function returns is its one report."""
@@ -111,6 +112,7 @@ def find_trainable(name: str, import_paths: Sequence[Path] = ()) -> Trainable:
         finish=getattr(module, "finish", None),
         fingerprint=getattr(module, "fingerprint", None),
         constraints=getattr(module, "constraints", None),
+        warnings=getattr(module, "warnings", None),
     )
 
 

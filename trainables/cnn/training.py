@@ -22,7 +22,7 @@ from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
 from trainables.images.augmentation import TrainingTransforms, evaluation_transforms, normalize
 from trainables.images.dataset import LabelledImages, channel_statistics, describe, load_split
 
-__all__ = ["constraints", "fingerprint", "finish", "train"]
+__all__ = ["constraints", "fingerprint", "finish", "train", "warnings"]
 
 DEFAULT_MAX_EPOCHS = 12
 N_COMPARED_IMAGES = 256
@@ -61,7 +61,8 @@ def train(config: Mapping[str, Any], trial: TrialContext) -> Iterator[Mapping[st
 def finish(config: Mapping[str, Any], trial: TrialContext) -> FinalModel:
     """Retrain on train + validation for the full budget and read the test set, once."""
     cnn = CnnConfig.from_mapping(config)
-    data = load_split(cnn, trial.data_dir)
+    everything = cnn.model_copy(update={"n_train": None})  # fewer images were a cheaper search
+    data = load_split(everything, trial.data_dir)
     training = Training(cnn, trial, data.train_and_validation())
     for epoch in range(1, training.n_epochs + 1):
         training.run_epoch(epoch)
@@ -82,6 +83,11 @@ def finish(config: Mapping[str, Any], trial: TrialContext) -> FinalModel:
 def fingerprint(config: Mapping[str, Any], trial: TrialContext) -> str:
     """SHA-256 of the images, their labels and their split."""
     return load_split(CnnConfig.from_mapping(config), trial.data_dir).fingerprint
+
+
+def warnings(config: Mapping[str, Any], trial: TrialContext) -> tuple[str, ...]:
+    """What was left out of the images, or looks wrong with them."""
+    return load_split(CnnConfig.from_mapping(config), trial.data_dir).warnings
 
 
 class Training:
