@@ -13,6 +13,9 @@ from typing import Any
 from hpo.spec.source import KeyPath
 from trainables import TRAINABLES, TrainableError, find_trainable
 
+MAX_LISTED = 20
+"""Known names; of more, the nearest one says enough."""
+
 Problems = list[tuple[KeyPath, str]]
 
 
@@ -137,6 +140,8 @@ def _values(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, Any]]:
 def _unknown(what: str, name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
+    if close and len(known) > MAX_LISTED:
+        return f"unknown {what}: {name!r}{hint}"
     return f"unknown {what}: {name!r}{hint} Known: {', '.join(sorted(known))}"
 
 
