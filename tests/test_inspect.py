@@ -137,6 +137,8 @@ def test_a_search_records_infeasible_configs_at_no_cost(tmp_path: Path, ray_addr
     shell.write("deep.yaml", DEEP)
     done = shell.hpo("run", "deep.yaml", "-osampler=grid", "-obudget.n_trials=12")
     assert done.returncode == 0, done.stderr
+    assert "12 trials (6 complete, 0 pruned, 0 failed, 6 infeasible)" in done.stdout
+    assert done.stderr.count(" INFEASIBLE after 0 epochs") == 6
     trials = optuna.load_study(study_name="deep", storage=shell.storage_url).trials
     assert len(trials) == 12
     for trial in trials:

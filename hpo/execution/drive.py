@@ -122,7 +122,7 @@ class TrialDrive:
                 self._last,
                 ending="failed",
                 fail_reason=f"infeasible: {error}",
-                fail_place="infeasible",
+                fail_place=f"infeasible: {error}",
                 is_infeasible=True,
             )
         if isinstance(error, DataError):
