@@ -10,7 +10,9 @@ A trainable is a generator function that yields one mapping of metrics per epoch
 A plain function that returns a number or a mapping is a trainable of one report. Beside it, in the
 same module, may stand ``finish(config, trial) -> FinalModel`` (retrain on everything but the test
 set, test once, hand back what to export), ``fingerprint(config, trial) -> str`` (of the data),
-``warnings(config, trial) -> Sequence[str]`` (about the data, shown once at the start), and
+``warnings(config, trial) -> Sequence[str]`` (about the data, shown once at the start),
+``find_lr(config, trial) -> LrRangeTest`` (`range_test` makes one of a function that takes a step at
+a given learning rate; the config may lack ``lr``), and
 ``constraints(config, trial) -> Mapping[str, float]`` (what is known before any training, e.g. the
 number of parameters; a ValueError says that the config cannot be built, and costs nothing). Whoever
 finds the data missing or unreadable raises a `DataError`: it ends the search, not the trial.

@@ -12,7 +12,7 @@ from torch import nn
 
 from trainables.cnn.build import Network
 from trainables.cnn.config import CnnConfig
-from trainables.cnn.description import constraints, network_for
+from trainables.cnn.description import network_for
 from trainables.cnn.initialization import initialize
 from trainables.cnn.lr_schedules import build_lr_schedule
 from trainables.cnn.objectives import METRICS, Accuracy, Score, loss_of, new_score
@@ -21,8 +21,6 @@ from trainables.cnn.predictor import Predictor
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
 from trainables.images.augmentation import TrainingTransforms, evaluation_transforms, normalize
 from trainables.images.dataset import LabelledImages, channel_statistics, describe, load_split
-
-__all__ = ["constraints", "fingerprint", "finish", "train", "warnings"]
 
 DEFAULT_MAX_EPOCHS = 12
 N_COMPARED_IMAGES = 256
@@ -123,14 +121,20 @@ class Training:
         Raises:
             TrainingDivergedError: if the loss is not finite.
         """
+        losses = list(self.steps(epoch))
+        return sum(losses) / len(losses)
+
+    def steps(self, epoch: int) -> Iterator[float]:
+        """The same step by step: yields the loss of each.
+
+        Until it has ended or is closed, the global generators are those of the epoch.
+        """
         self.network.train()
         with self._seeded(epoch):
             order, size = torch.randperm(len(self._images)), self.config.batch_size
-            losses = [
-                self.step(*self._batch(self._images, order[step * size : (step + 1) * size]))
-                for step in range(self._n_steps)
-            ]
-        return sum(losses) / len(losses)
+            for step in range(self._n_steps):
+                chosen = order[step * size : (step + 1) * size]
+                yield self.step(*self._batch(self._images, chosen))
 
     def step(self, images: torch.Tensor, targets: torch.Tensor) -> float:
         """One step of the optimizer on (B, C, H, W) uint8 images; returns the loss.
@@ -149,6 +153,11 @@ class Training:
         self._optimizer.step()
         self._lr_schedule.step()
         return loss.item()
+
+    def set_lr(self, lr: float) -> None:
+        """Take the next step at this rate; after it the schedule sets its own again."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
 
     @torch.no_grad()
     def evaluate(self, images: LabelledImages) -> tuple[float, Score]:
