@@ -36,6 +36,10 @@ OverrideOption = Annotated[
         "-o", "--override", metavar="PATH=VALUE", help="Set a value of the spec; repeatable."
     ),
 ]
+ParamOption = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--param", metavar="NAME=VALUE", help="Choose a value; repeatable."),
+]
 StorageOption = Annotated[
     str | None,
     typer.Option("--storage", metavar="URL", help="Database [HPO_STORAGE_URL; sqlite in runs/]."),
@@ -115,10 +119,7 @@ def validate(
 @app.command()
 def inspect(
     spec_path: SpecArgument,
-    params: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--param", metavar="NAME=VALUE", help="Choose a value; repeatable."),
-    ] = None,
+    params: ParamOption = None,
     overrides: OverrideOption = None,
     augmentations: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw augmented training images.")
@@ -146,6 +147,52 @@ def inspect(
 
         draw_augmentations(inspection.config, places, augmentations)
         typer.echo(f"{augmentations}: the first row is untouched", err=True)
+
+
+@app.command()
+def lr_find(
+    spec_path: SpecArgument,
+    params: ParamOption = None,
+    overrides: OverrideOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="The picture [runs/NAME/lr-find/range_test.png]."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Test learning rates on a config of SPEC; suggest one, and a range to search.
+
+    hpo lr-find search_spaces/cnn.yaml -p depth=3
+    """
+    from hpo.errors import NoLrRangeError
+    from hpo.lr_finder import (
+        COMMAND_FOLDER,
+        PICTURE,
+        find_learning_rate,
+        range_test_as_json,
+        save_picture,
+    )
+    from hpo.results import range_test_text
+
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    spec, places = _spec_and_places(spec_path, overrides, None, None)
+    test, config = find_learning_rate(spec, places, params or (), say)
+    picture = out or places.run_folder(spec.name) / COMMAND_FOLDER / PICTURE
+    save_picture(test, picture)
+    say(f"picture in {picture}")
+    if as_json:
+        typer.echo(json.dumps(range_test_as_json(test, config)))
+    else:
+        typer.echo(range_test_text(test))
+    if test.found is None:
+        raise NoLrRangeError(f"no learning rates worth searching: {test.problem}")
+    if not as_json:
+        low, high = test.found.low, test.found.high
+        typer.echo(f"ending     {test.ending}")
+        typer.echo(f"suggested  {test.found.suggested:g}")
+        typer.echo(f"range      lr: {{type: float, low: {low:g}, high: {high:g}, log: true}}")
 
 
 @app.command()

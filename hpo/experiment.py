@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from hpo.errors import NoSuccessfulTrialError, RunInterruptedError
 from hpo.execution import InterruptFlag, ray_cluster, run_stages
+from hpo.lr_finder import find_range
 from hpo.places import Places
 from hpo.progress import RunProgress
 from hpo.results import (
@@ -22,7 +23,7 @@ from hpo.results import (
     save_examples,
     write_report,
 )
-from hpo.search import StudySource
+from hpo.search import StudySource, awaits_lr_range
 from hpo.spec import ExperimentSpec
 from hpo.synchronization import open_projection, synchronize
 from hpo.tasks import TaskSource
@@ -155,6 +156,8 @@ def stages(
     workspace: Workspace, progress: RunProgress, tracker: Tracker, models: list[PackedModel]
 ) -> Iterator[TaskSource]:
     """The stages that need workers; each begins when the one before it is over."""
+    if awaits_lr_range(workspace.spec):
+        workspace = yield from find_range(workspace, progress.say)
     experiment, ledger = workspace.experiment, workspace.ledger
     is_known = experiment.data_fingerprint is not None
     yield StudySource(

@@ -31,6 +31,7 @@ FLOORS = {
     "hpo.inspection": 3,
     "hpo.augmentation_sheet": 3,
     "hpo.workspace": 3,
+    "hpo.lr_finder": 3,
     "hpo.synchronization": 3,
     "hpo.experiment": 3,
     "hpo.dashboard": 3,

@@ -25,8 +25,8 @@ BETA = 0.9
 DIVERGED = 4.0
 """Times the best smoothed loss: fastai's rule."""
 MIN_FALL, MIN_FALL_IN_NOISE = 0.05, 1.5
-"""A loss that falls by less than this share of its mean at the beginning, or by less than so many of
-its standard deviations there, may have fallen by chance."""
+"""A loss that falls by less than this share of its mean at the beginning, or by less than so many
+of its standard deviations there, may have fallen by chance."""
 
 
 @dataclass(frozen=True, kw_only=True)

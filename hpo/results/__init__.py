@@ -2,6 +2,7 @@
 
 from hpo.results.export import MODEL_FILE, export_model, save_examples
 from hpo.results.finalists import rerun_tasks
+from hpo.results.lr_figures import draw_range_test, range_test_text
 from hpo.results.outcome import Finalist, Outcome, choose_finalists, read_outcome
 from hpo.results.predict import Prediction, predict
 from hpo.results.report import REPORT_FILE, write_report
@@ -16,9 +17,11 @@ __all__ = [
     "Prediction",
     "accuracy_interval",
     "choose_finalists",
+    "draw_range_test",
     "export_model",
     "params_text",
     "predict",
+    "range_test_text",
     "read_outcome",
     "rerun_tasks",
     "retrain_task",

@@ -105,8 +105,8 @@ class CategoricalParameter(Section):
 class FoundParameter(Section):
     """A learning rate whose range a range test finds before the search: ``lr: {from: lr_finder}``.
 
-    It is searched on a logarithmic scale. ``low`` and ``high``, where given, are limits to which the
-    range found is cut.
+    It is searched on a logarithmic scale. ``low`` and ``high``, where given, are limits to which
+    the range found is cut.
     """
 
     type: Literal["found"] = Field(exclude=True)  # which no file says: `from` says it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from itertools import count
 from typing import Any
@@ -36,7 +36,7 @@ def find_lr(config: Mapping[str, Any], trial: TrialContext) -> LrRangeTest:
         return range_test(step)
 
 
-def _losses(training: Training) -> Iterator[float]:
+def _losses(training: Training) -> Generator[float, None, None]:
     """The loss of one step after the other, epoch by epoch without end; nan once it diverged."""
     try:
         for epoch in count(1):
