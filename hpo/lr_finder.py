@@ -14,15 +14,15 @@ from hpo.execution import TrialDrive
 from hpo.places import Places
 from hpo.plan import first_params
 from hpo.results import draw_range_test, params_text
-from hpo.search import WRITE_IT_YOURSELF
-from hpo.spec import ExperimentSpec
+from hpo.search import narrowed
+from hpo.spec import ExperimentSpec, FloatParameter, FoundParameter
 from hpo.tasks import EpochReport, TaskFactory, TaskList, TaskSource, TrialTask
 from hpo.workspace import Workspace, now, with_lr_range
 from storage import LrRangeRecord
 from trainables import LR, TRAINABLES, LrRangeTest, TrainableError, find_trainable
 
 COMMAND_FOLDER, STAGE_FOLDER = "lr-find", "lr_finder"
-"""In runs/NAME: of the command's last call, and of the test that an experiment's space is due to."""
+"""In runs/NAME: of the command's last call, and of the test that an experiment begins with."""
 PICTURE, CURVE = "range_test.png", "range_test.json"
 N_CONFIGS = 10
 """How many configs are tried until one can be built."""
@@ -68,7 +68,8 @@ def find_range(
     The first config that the sampler draws and that can be built is the one that is tested.
 
     Raises:
-        NoLrRangeError: if the test fails or finds nothing; the search cannot begin.
+        NoLrRangeError: if the test fails, or finds nothing within the spec's own limits; the search
+            cannot begin.
         UnfitEnvironmentError: if the data cannot be used.
     """
     ended: list[tuple[TrialTask, EpochReport, float]] = []
@@ -85,18 +86,22 @@ def find_range(
     if test.found is None:
         raise NoLrRangeError(
             f"no learning rates worth searching: {test.problem}. Look at "
-            f"{workspace.folder / STAGE_FOLDER / PICTURE}, write a range into search_space, "
-            f"e.g. {WRITE_IT_YOURSELF}, and go on with --resume"
+            f"{workspace.folder / STAGE_FOLDER / PICTURE}, write a range into search_space, e.g. "
+            f"`{LR}: {{type: float, low: 1e-4, high: 1e-1, log: true}}`, and go on with --resume"
         )
-    narrowed = with_lr_range(
-        workspace, LrRangeRecord(**asdict(test.found), seconds=seconds, found_at=now())
-    )
-    lr = narrowed.spec.model_dump()["search_space"][LR]
+    found = LrRangeRecord(**asdict(test.found), seconds=seconds, found_at=now())
+    lr = narrowed(workspace.spec, found.low, found.high).search_space[LR]
+    if isinstance(lr, FoundParameter):
+        raise NoLrRangeError(
+            f"search_space.{LR}: the range found, {found.low:g} to {found.high:g}, lies outside of "
+            f"its limits, low={lr.low} high={lr.high}. Change them, and go on with --resume"
+        )
+    assert isinstance(lr, FloatParameter)
     say(
-        f"{LR}: searched from {lr['low']:g} to {lr['high']:g}, as the range test with "
+        f"{LR}: searched from {lr.low:g} to {lr.high:g}, as the range test with "
         f"{params_text(params)} suggests ({seconds:.1f} s)"
     )
-    return narrowed
+    return with_lr_range(workspace, found)
 
 
 def range_test_as_json(test: LrRangeTest, config: Mapping[str, Any]) -> dict[str, Any]:

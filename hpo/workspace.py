@@ -116,11 +116,7 @@ def open_workspace(
 
 
 def with_lr_range(workspace: Workspace, found: LrRangeRecord) -> Workspace:
-    """The workspace whose search space is narrowed to what was found, for good: it is recorded.
-
-    Raises:
-        NoLrRangeError: if the spec's own limits leave nothing of it.
-    """
+    """The workspace whose search space is narrowed to what was found, for good: it is recorded."""
     spec = narrowed(workspace.spec, found.low, found.high)
     experiment = replace(workspace.experiment, spec=spec_to_yaml(spec))
     workspace.ledger.put_lr_range(experiment.id, found)

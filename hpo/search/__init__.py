@@ -1,6 +1,6 @@
 """The search: spaces, samplers, schedulers, and the study as a source of tasks."""
 
-from hpo.search.narrowing import WRITE_IT_YOURSELF, awaits_lr_range, narrowed
+from hpo.search.narrowing import awaits_lr_range, narrowed
 from hpo.search.samplers import SAMPLERS, build_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
 from hpo.search.source import SearchObserver, StudySource, n_trials_of
@@ -9,7 +9,6 @@ from hpo.search.space import Space, distributions, grid, n_distinct_configs, val
 __all__ = [
     "SAMPLERS",
     "SCHEDULERS",
-    "WRITE_IT_YOURSELF",
     "SearchObserver",
     "Space",
     "StudySource",
