@@ -5,7 +5,7 @@ imports torch, so a spec can be checked without it.
 """
 
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
-from trainables.packing import PackedModel, pack
+from trainables.packing import DESCRIPTION, PackedModel, pack
 from trainables.registry import (
     TRAINABLES,
     Trainable,
@@ -16,6 +16,7 @@ from trainables.registry import (
 
 __all__ = [
     "BEST_WEIGHTS",
+    "DESCRIPTION",
     "TRAINABLES",
     "FinalModel",
     "PackedModel",

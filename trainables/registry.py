@@ -10,11 +10,14 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables import analytic
 from trainables.cnn.config import CnnConfig
 from trainables.contract import FinalModel, TrialContext
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,7 @@ class Trainable:
     finish: Callable[[dict[str, Any], TrialContext], FinalModel] | None
     fingerprint: Callable[[dict[str, Any], TrialContext], str] | None
     constraints: Callable[[dict[str, Any], TrialContext], Mapping[str, float]] | None = None
+    rebuild: Callable[[dict[str, Any]], torch.nn.Module] | None = None
 
     def reports(self, config: dict[str, Any], trial: TrialContext) -> Iterator[Any]:
         """Whatever ``train`` yields; what a plain function returns is its one report."""
@@ -101,6 +105,7 @@ def find_trainable(name: str, import_paths: Sequence[Path] = ()) -> Trainable:
         finish=getattr(module, "finish", None),
         fingerprint=getattr(module, "fingerprint", None),
         constraints=getattr(module, "constraints", None),
+        rebuild=getattr(module, "rebuild", None),
     )
 
 

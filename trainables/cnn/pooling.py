@@ -20,11 +20,12 @@ class FractionalMaxPool(nn.Module):
         self.ratio = ratio
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        offset = torch.full((2,), 0.5)
+        across, down = 0.5, 0.5
         if self.training:
-            offset = torch.rand(2)
-        rows = self._starts(images.shape[2], float(offset[0])).to(images.device)
-        columns = self._starts(images.shape[3], float(offset[1])).to(images.device)
+            drawn = torch.rand(2)
+            down, across = float(drawn[0]), float(drawn[1])
+        rows = self._starts(images.shape[2], down).to(images.device)
+        columns = self._starts(images.shape[3], across).to(images.device)
         tall = torch.maximum(images.index_select(2, rows), images.index_select(2, rows + 1))
         return torch.maximum(tall.index_select(3, columns), tall.index_select(3, columns + 1))
 
