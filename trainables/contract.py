@@ -8,11 +8,15 @@ A trainable is a generator function that yields one mapping of metrics per epoch
             yield {"val_accuracy": 0.97}
 
 A plain function that returns a number or a mapping is a trainable of one report. Beside it, in the
-same module, may stand ``finish(config, trial) -> FinalModel`` (retrain on everything but the test
-set, test once, hand back what to export), ``rebuild(description) -> torch.nn.Module`` (the predictor of a
-`FinalModel.description`, with any weights), ``fingerprint(config, trial) -> str`` (of the data), and
-``constraints(config, trial) -> Mapping[str, float]`` (what is known before any training, e.g. the
-number of parameters; a ValueError says that the config cannot be built, and costs nothing).
+same module, may stand
+
+- ``finish(config, trial) -> FinalModel``: retrain on everything but the test set, test once, hand
+  back what to export;
+- ``rebuild(description) -> torch.nn.Module``: the predictor of a `FinalModel.description`, with any
+  weights; without it TorchScript is the only format of export;
+- ``fingerprint(config, trial) -> str`` of the data;
+- ``constraints(config, trial) -> Mapping[str, float]``: what is known before any training, e.g. the
+  number of parameters; a ValueError says that the config cannot be built, and costs nothing.
 """
 
 from __future__ import annotations

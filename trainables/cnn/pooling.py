@@ -85,5 +85,36 @@ class PyramidPool(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         vectors: list[torch.Tensor] = []
         for level in self.levels:
-            vectors.append(level(images).flatten(1))  # noqa: PERF401  TorchScript has none
+            if torch.jit.is_scripting():  # type: ignore[attr-defined]
+                pooled = level(images)
+            else:  # which TorchScript leaves unread
+                pooled = _pooled(level, images)
+            vectors.append(pooled.flatten(1))
         return torch.cat(vectors, dim=1)
+
+
+def _pooled(level: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What ``level`` computes; for ONNX, which has no adaptive maxima, bin by bin."""
+    if torch.onnx.is_in_onnx_export():
+        assert isinstance(level, nn.AdaptiveMaxPool2d)
+        assert isinstance(level.output_size, int)
+        return _maxima(images, level.output_size)
+    pooled: torch.Tensor = level(images)
+    return pooled
+
+
+def _maxima(images: torch.Tensor, n: int) -> torch.Tensor:
+    """(B, C, H, W) -> (B, C, n, n): the maximum of each of n x n bins, as torch lays them."""
+    rows, columns = _bins(images.shape[2], n), _bins(images.shape[3], n)
+    return torch.stack(
+        [
+            torch.stack([images[:, :, row, column].amax((2, 3)) for column in columns], dim=-1)
+            for row in rows
+        ],
+        dim=-2,
+    )
+
+
+def _bins(size: int, n: int) -> list[slice]:
+    """From the floor of where a bin begins to the ceiling of where it ends: they may overlap."""
+    return [slice(index * size // n, -(-(index + 1) * size // n)) for index in range(n)]

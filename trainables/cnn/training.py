@@ -15,7 +15,15 @@ from trainables.cnn.config import CnnConfig
 from trainables.cnn.description import constraints, network_for
 from trainables.cnn.initialization import initialize
 from trainables.cnn.lr_schedules import build_lr_schedule
-from trainables.cnn.objectives import METRICS, Accuracy, MeanIoU, RSquared, Score, loss_of, new_score
+from trainables.cnn.objectives import (
+    METRICS,
+    Accuracy,
+    MeanIoU,
+    RSquared,
+    Score,
+    loss_of,
+    new_score,
+)
 from trainables.cnn.optimizers import build_optimizer
 from trainables.cnn.predictor import Predictor, around, describe_predictor, rebuild
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
@@ -164,7 +172,8 @@ class Training:
 
     def description(self) -> dict[str, Any]:
         """What `rebuild` makes the predictor of, ready for JSON."""
-        return describe_predictor(self.config, self._data, self._mean, self._std)
+        described = describe_predictor(self.config, self._data, self._mean, self._std)
+        return {**described, "n_trained_on": len(self._images)}
 
     def _batch(
         self, images: LabelledImages, chosen: torch.Tensor

@@ -23,29 +23,37 @@ class Fit(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2], images.shape[3]
-        # An exported graph has no branches: it resizes whatever comes, which changes nothing of
-        # an image that has the size already.
-        if torch.jit.is_scripting() or not torch.compiler.is_compiling():
-            if height == self.size and width == self.size:
-                return images
-        if torch.jit.is_scripting():
+        # A traced graph has no branches: it resizes whatever comes, which changes nothing of an
+        # image that has the size already.
+        has_branches = torch.jit.is_scripting() or not torch.compiler.is_compiling()  # type: ignore[attr-defined]
+        if has_branches and height == self.size and width == self.size:
+            return images
+        # TorchScript leaves unread what stands under `else`.
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
             shorter = min(height, width)
-        else:
-            shorter = torch.sym_min(height, width)
-        tall, wide = self.size * height // shorter, self.size * width // shorter
-        if torch.jit.is_scripting():
+            tall, wide = self.size * height // shorter, self.size * width // shorter
             resized = _interpolated(images, tall, wide)
-        elif torch.onnx.is_in_onnx_export():
-            # onnxruntime's own antialiasing is off by up to 5e-5 grey levels, which tips one
-            # pixel in a thousand over a rounding; this, one in eight thousand, and none where
-            # the weights are exact (halving, say).
-            rows, columns = resizing_matrix(height, tall), resizing_matrix(width, wide)
-            resized = rows @ (images.float() @ columns.T)
         else:
-            resized = _interpolated(images, tall, wide)
+            shorter = torch.sym_min(height, width)  # type: ignore[assignment]
+            tall, wide = self.size * height // shorter, self.size * width // shorter
+            resized = _resized(images, tall, wide)
         steps = torch.arange(self.size, device=images.device)
         cut = resized.index_select(2, steps + _margin(tall - self.size))
         return cut.index_select(3, steps + _margin(wide - self.size)).round().to(images.dtype)
+
+
+def _resized(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """`_interpolated`, or for ONNX the same as two products of matrices.
+
+    onnxruntime's own antialiasing is off by up to 5e-5 grey levels, which tips one pixel in a
+    thousand over a rounding; this, one in eight thousand, and none where the weights are exact
+    (halving, say).
+    """
+    if not torch.onnx.is_in_onnx_export():
+        return _interpolated(images, height, width)
+    rows = resizing_matrix(images.shape[2], height)
+    columns = resizing_matrix(images.shape[3], width)
+    return rows @ (images.float() @ columns.T)
 
 
 def _interpolated(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
