@@ -165,6 +165,42 @@ def export(
 
 
 @app.command()
+def inspect(
+    spec_path: SpecArgument,
+    params: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--param", metavar="NAME=VALUE", help="Choose a value; repeatable."),
+    ] = None,
+    overrides: OverrideOption = None,
+    augmentations: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw augmented training images.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the network of a config of SPEC, layer by layer, before anything is trained.
+
+    hpo inspect search_spaces/cnn.yaml -p depth=3
+    """
+    from hpo.chosen_config import chosen_config
+    from hpo.inspection import inspect_config, inspection_as_json, inspection_text
+    from hpo.results import params_text
+
+    spec, places = _spec_and_places(spec_path, overrides, None, None)
+    inspection, space = inspect_config(spec, places, params or ())
+    if as_json:
+        typer.echo(json.dumps(inspection_as_json(inspection, space)))
+    else:
+        chosen = chosen_config(spec, params or ())
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+        typer.echo(inspection_text(inspection, space, params_text(chosen), width))
+    if augmentations is not None:
+        from hpo.augmentation_sheet import draw_augmentations
+
+        draw_augmentations(inspection.config, places, augmentations)
+        typer.echo(f"{augmentations}: the first row is untouched", err=True)
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="E.g. runs/NAME/standalone_model.pt or .onnx.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],

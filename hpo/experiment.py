@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -166,7 +166,7 @@ def stages(
         workspace.spec,
         workspace.tasks,
         record_epoch=partial(ledger.put_epoch, experiment.id),
-        record_fingerprint=None if is_known else partial(keep_fingerprint, workspace),
+        record_fingerprint=None if is_known else partial(keep_fingerprint, workspace, progress),
         observers=[progress, tracker],
     )
     record_rerun = partial(ledger.add_rerun, experiment.id)
@@ -178,8 +178,12 @@ def stages(
         )
 
 
-def keep_fingerprint(workspace: Workspace, fingerprint: str) -> None:
-    """Record which data the experiment is about."""
+def keep_fingerprint(
+    workspace: Workspace, progress: RunProgress, fingerprint: str, warnings: Sequence[str]
+) -> None:
+    """Record which data the experiment is about, and say what is wrong with them."""
+    for warning in warnings:
+        progress.say(f"warning: {warning}")
     workspace.ledger.put(replace(workspace.experiment, data_fingerprint=fingerprint))
 
 

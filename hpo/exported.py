@@ -6,6 +6,7 @@ Each format needs its own library alone: nothing is imported before a file of it
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpo.errors import UsageError
-from trainables import DESCRIPTION, find_trainable
+from trainables import DESCRIPTION, TrainableError, find_trainable
 
 Images = npt.NDArray[np.uint8]
 Outputs = npt.NDArray[np.float32]
@@ -90,6 +91,8 @@ def _load_torchscript(path: Path) -> ExportedModel:
 def _load_pt2(path: Path) -> ExportedModel:
     import torch
 
+    # It logs a traceback before it raises, and has no other voice at this level.
+    logging.getLogger("torch.export").setLevel(logging.ERROR)
     extra = {DESCRIPTION: ""}
     model = torch.export.load(str(path), extra_files=extra).module()
     return _exported(json.loads(extra[DESCRIPTION]), _torch_run(model))
@@ -121,14 +124,16 @@ def rebuilt(path: Path) -> Any:
     """The predictor, a `torch.nn.Module`, of a file of weights.
 
     Raises:
-        UsageError: if its trainable cannot rebuild it.
-        TrainableError: if its trainable is not there.
+        UsageError: if its trainable is not there, or cannot rebuild it.
     """
     from safetensors.torch import load_file
 
     description = read_description(path)
     name = description["trainable"]
-    rebuild = find_trainable(name, (Path.cwd(),)).rebuild
+    try:
+        rebuild = find_trainable(name, (Path.cwd(),)).rebuild
+    except TrainableError as error:
+        raise UsageError(f"{path}: its predictor cannot be rebuilt: {error}") from None
     if rebuild is None:
         raise UsageError(f"{path}: its trainable {name!r} has no function `rebuild`")
     predictor = rebuild(description)

@@ -16,9 +16,16 @@ from rich.table import Table
 from hpo.results import params_text
 from hpo.spec import ExperimentSpec
 from hpo.tasks import EpochReport
+from storage import is_infeasible
 
 MAX_ROWS = 10
-COLOURS = {"RUNNING": "cyan", "COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red"}
+COLOURS = {
+    "RUNNING": "cyan",
+    "COMPLETE": "green",
+    "PRUNED": "yellow",
+    "FAIL": "red",
+    "INFEASIBLE": "magenta",
+}
 
 
 @dataclass
@@ -91,6 +98,8 @@ class RunProgress:
         """The row's end; off a terminal, its line."""
         row = self._rows[trial.number]
         row.state, row.value = trial.state.name, trial.value
+        if is_infeasible(trial):
+            row.state = "INFEASIBLE"
         self._remember_best(row)
         self._bar.update(self._task, advance=1, best=self._best_text())
         failure = self._failure_text(trial)
@@ -124,7 +133,7 @@ class RunProgress:
 
     def _drawing(self) -> Group:
         metric = self._spec.objective.metric
-        widths = {"trial": 5, "state": 8, "epoch": 5, metric: max(8, len(metric)), "s": 6}
+        widths = {"trial": 5, "state": 10, "epoch": 5, metric: max(8, len(metric)), "s": 6}
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for heading, width in widths.items():
             table.add_column(

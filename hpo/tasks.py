@@ -51,8 +51,10 @@ class EpochReport:
         fail_reason: what failed and where, in one line.
         fail_place: exception type and code line; equal for failures of one cause.
         is_infeasible: the config was refused before any training.
+        is_unfit: the data are missing or unreadable, whatever the config.
         traceback: of the user's exception.
         fingerprint: of the trainable's data, if the task asked for it.
+        warnings: of the trainable about its data, if the task asked for the fingerprint.
         facts: what the trainable's ``constraints`` know of the config before any training.
         final_model: what "finish" hands back; None if the trainable offers no ``finish``.
     """
@@ -64,8 +66,10 @@ class EpochReport:
     fail_reason: str = ""
     fail_place: str = ""
     is_infeasible: bool = False
+    is_unfit: bool = False
     traceback: str = ""
     fingerprint: str | None = None
+    warnings: tuple[str, ...] = ()
     facts: Mapping[str, float] | None = None
     final_model: PackedModel | None = None
 

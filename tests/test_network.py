@@ -9,14 +9,17 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from hpo.spec import load_spec
 from trainables.cnn.architecture import Architecture, architecture
 from trainables.cnn.build import Network
+from trainables.cnn.config import CnnConfig
 from trainables.cnn.initialization import initialize
 from trainables.cnn.inspection import advice, layer_facts
 from trainables.cnn.layers import InfeasibleError
@@ -235,25 +238,16 @@ class MyCNN(nn.Module):
         return output
 
 
-MY_CNN = NetworkConfig(
-    depth=3,
-    filters=16,
-    growth=2.0,
-    normalization="none",
-    dropout=0.2,
-    neck="flatten",
-    head="mlp",
-    head_width=128,
-    head_dropout=0.5,
-)
-
-
 def leaves(network: nn.Module) -> list[nn.Module]:
     return [one for one in network.modules() if not list(one.children())]
 
 
 def test_my_cnn_is_built_layer_for_layer_and_computes_the_same() -> None:
-    ours, notes = Network(architecture(MY_CNN, (3, 32, 32), 7)), MyCNN(7)
+    """By the committed search_spaces/my_cnn.yaml, whose search leaves the network alone."""
+    spec = load_spec(ROOT / "search_spaces" / "my_cnn.yaml")
+    assert not set(spec.search_space) & set(NetworkConfig.model_fields)
+    config = CnnConfig.from_mapping(spec.fixed)
+    ours, notes = Network(architecture(config, (3, 32, 32), 7)), MyCNN(7)
     assert [repr(layer) for layer in leaves(ours)] == [repr(layer) for layer in leaves(notes)]
     values = list(ours.state_dict().values())
     assert [v.shape for v in values] == [v.shape for v in notes.state_dict().values()]

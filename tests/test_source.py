@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpo.errors import NoSuccessfulTrialError
+from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError
 from hpo.search import StudySource
 from hpo.spec import ExperimentSpec
 from hpo.tasks import EpochReport, TaskFactory, TrialTask
@@ -173,6 +173,16 @@ def test_infeasible_configs_are_recorded_as_such_and_stop_nothing(
     assert search.next_task() is not None
     assert all(is_infeasible(trial) for trial in study.trials[:6])
     assert [trial.state for trial in study.trials[:6]] == [TrialState.FAIL] * 6
+
+
+def test_data_that_cannot_be_used_end_the_search_and_not_the_trial(
+    source: MakeSource, study: optuna.Study
+) -> None:
+    search = source()
+    missing = report(0, 0.0, ending="failed", fail_reason="there is no folder", is_unfit=True)
+    with pytest.raises(UnfitEnvironmentError, match="there is no folder"):
+        search.ended(take(search), missing)
+    assert [trial.state for trial in study.trials] == [TrialState.WAITING]
 
 
 def test_what_is_known_before_training_is_an_attribute_of_the_trial(

@@ -396,3 +396,28 @@ def test_differences_name_what_changed_appeared_and_went() -> None:
     assert "search_space.kind.type: categorical -> absent" in differences(
         space(depth=depth, kind=kind), space(depth=depth)
     )
+
+
+def test_each_value_of_a_hyperparameter_of_the_cnn_is_judged_in_its_place() -> None:
+    text = """
+name: cnn
+trainable: cnn
+objective: {metric: val_accuracy, direction: maximize}
+fixed:
+  block: resnt
+  filters: 0
+search_space:
+  depth: {type: int, low: 0, high: 3}
+  kernel_size: {type: float, low: 1, high: 5}
+  activation: {type: categorical, choices: [relu, gleu]}
+  resize: {type: categorical, choices: [6, 9]}
+budget: {n_trials: 3, max_epochs: 2}
+"""
+    found = problems_of(text)
+    assert "fixed.block: must be 'vgg', 'resnet', 'inception' or 'dense', got 'resnt'" in found[0]
+    assert "spec.yaml:7:12: fixed.filters: must be >= 1, got 0" in found[1]
+    assert "search_space.depth.low: must be >= 1, got 0" in found[2]
+    assert "search_space.kernel_size.low: must be of type int, got 1.0" in found[3]
+    assert "search_space.kernel_size.high: must be of type int, got 5.0" in found[4]
+    assert "search_space.activation.choices.1: must be 'relu'" in found[5]
+    assert len(found) == 6

@@ -4,13 +4,16 @@
 imports torch, so a spec can be checked without it.
 """
 
+from trainables.cnn.description import Inspection
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
+from trainables.images.errors import DataError
 from trainables.packing import DESCRIPTION, PackedModel, pack
 from trainables.registry import (
     TRAINABLES,
     Trainable,
     TrainableError,
     TrainableInfo,
+    find_inspect,
     find_trainable,
 )
 
@@ -18,12 +21,15 @@ __all__ = [
     "BEST_WEIGHTS",
     "DESCRIPTION",
     "TRAINABLES",
+    "DataError",
     "FinalModel",
+    "Inspection",
     "PackedModel",
     "Trainable",
     "TrainableError",
     "TrainableInfo",
     "TrialContext",
+    "find_inspect",
     "find_trainable",
     "pack",
 ]

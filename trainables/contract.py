@@ -15,8 +15,11 @@ same module, may stand
 - ``rebuild(description) -> torch.nn.Module``: the predictor of a `FinalModel.description`, with any
   weights; without it TorchScript is the only format of export;
 - ``fingerprint(config, trial) -> str`` of the data;
+- ``warnings(config, trial) -> Sequence[str]`` about the data, shown once at the start;
 - ``constraints(config, trial) -> Mapping[str, float]``: what is known before any training, e.g. the
   number of parameters; a ValueError says that the config cannot be built, and costs nothing.
+
+Whoever finds the data missing or unreadable raises a `DataError`: it ends the search, not the trial.
 """
 
 from __future__ import annotations

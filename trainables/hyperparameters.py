@@ -62,6 +62,12 @@ def problems(model_class: type[BaseModel], mapping: Mapping[str, Any]) -> list[s
     return [_sentence(model_class, error) for error in [*found, *between]]
 
 
+def value_problem(model_class: type[BaseModel], key: str, value: Any) -> str:
+    """What is wrong with one value by itself, e.g. "must be >= 1, got 0"; empty if nothing is."""
+    found = [error for error in _errors(model_class, {key: value}) if error["type"] != "rule"]
+    return "; ".join(_sentence(model_class, error).removeprefix(f"{key}: ") for error in found)
+
+
 def _errors(model_class: type[BaseModel], mapping: Mapping[str, Any]) -> list[ErrorDetails]:
     try:
         model_class.model_validate(dict(mapping))

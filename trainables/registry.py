@@ -9,12 +9,15 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables import analytic
 from trainables.cnn.config import CnnConfig
+from trainables.cnn.description import Inspection
 from trainables.contract import FinalModel, TrialContext
+from trainables.hyperparameters import value_problem
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +31,16 @@ class TrainableInfo:
         target: "package.module:function".
         metrics: what it may yield after each epoch; the data decide.
         config_keys: the hyperparameters it understands.
+        inspect: "package.module:function" that describes the network of a config, without torch;
+            empty if there is no network.
+        value_problem: says what is wrong with the value of a hyperparameter; "" if nothing is.
     """
 
     target: str
     metrics: tuple[str, ...]
     config_keys: tuple[str, ...]
+    inspect: str = ""
+    value_problem: Callable[[str, Any], str] = lambda _key, _value: ""
 
 
 TRAINABLES: dict[str, TrainableInfo] = {
@@ -45,6 +53,8 @@ TRAINABLES: dict[str, TrainableInfo] = {
         target="trainables.cnn.training:train",
         metrics=("train_loss", "val_loss", "val_accuracy", "val_r2", "val_iou"),
         config_keys=tuple(CnnConfig.model_fields),
+        inspect="trainables.cnn.description:inspect",
+        value_problem=partial(value_problem, CnnConfig),
     ),
 }
 
@@ -65,6 +75,7 @@ class Trainable:
     fingerprint: Callable[[dict[str, Any], TrialContext], str] | None
     constraints: Callable[[dict[str, Any], TrialContext], Mapping[str, float]] | None = None
     rebuild: Callable[[dict[str, Any]], torch.nn.Module] | None = None
+    warnings: Callable[[dict[str, Any], TrialContext], Sequence[str]] | None = None
 
     def reports(self, config: dict[str, Any], trial: TrialContext) -> Iterator[Any]:
         """Whatever ``train`` yields; what a plain function returns is its one report."""
@@ -106,7 +117,17 @@ def find_trainable(name: str, import_paths: Sequence[Path] = ()) -> Trainable:
         fingerprint=getattr(module, "fingerprint", None),
         constraints=getattr(module, "constraints", None),
         rebuild=getattr(module, "rebuild", None),
+        warnings=getattr(module, "warnings", None),
     )
+
+
+def find_inspect(name: str) -> Callable[..., Inspection] | None:
+    """What describes the networks of a registered trainable; None if there are none to describe."""
+    if name not in TRAINABLES or not TRAINABLES[name].inspect:
+        return None
+    module_name, _, function_name = TRAINABLES[name].inspect.partition(":")
+    inspect: Callable[..., Inspection] = getattr(_import(module_name, ()), function_name)
+    return inspect
 
 
 def _import(module_name: str, import_paths: Sequence[Path]) -> Any:

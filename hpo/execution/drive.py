@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, TrialTask
-from trainables import Trainable, find_trainable, pack
+from trainables import DataError, Trainable, find_trainable, pack
 
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<frozen ")
 """Where code lies that no user wrote."""
@@ -35,6 +35,7 @@ class TrialDrive:
         self._reports: Iterator[Any] | None = None
         self._last = EpochReport(epoch=0, metrics={}, seconds=0.0)
         self._fingerprint: str | None = None
+        self._warnings: tuple[str, ...] = ()
         self._facts: Mapping[str, float] | None = None
 
     def next_report(self) -> EpochReport:
@@ -57,6 +58,7 @@ class TrialDrive:
             metrics=metrics,
             seconds=time.perf_counter() - start,
             fingerprint=self._fingerprint,
+            warnings=self._warnings,
             facts=self._facts,
         )
         if self._last.epoch == self._task.context.max_epochs:
@@ -77,6 +79,8 @@ class TrialDrive:
         self._facts = self._known_beforehand(trainable)
         if task.wants_fingerprint and trainable.fingerprint is not None:
             self._fingerprint = trainable.fingerprint(dict(task.config), task.context)
+        if task.wants_fingerprint and trainable.warnings is not None:
+            self._warnings = tuple(trainable.warnings(dict(task.config), task.context))
         return trainable.reports(dict(task.config), task.context)
 
     def _known_beforehand(self, trainable: Trainable) -> Mapping[str, float] | None:
@@ -120,9 +124,11 @@ class TrialDrive:
                 self._last,
                 ending="failed",
                 fail_reason=f"infeasible: {error}",
-                fail_place="infeasible",
+                fail_place=f"infeasible: {error}",
                 is_infeasible=True,
             )
+        if isinstance(error, DataError):
+            return replace(self._last, ending="failed", fail_reason=str(error), is_unfit=True)
         place = _place(error)
         text = "".join(traceback.format_exception(error))
         with contextlib.suppress(OSError):  # a full disk must not hide what failed

@@ -11,6 +11,7 @@ from typing import Any
 from hpo.results.outcome import Outcome
 from hpo.results.report import REPORT_FILE
 from hpo.results.retrain import test_interval
+from storage import is_infeasible
 
 
 def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
@@ -46,7 +47,10 @@ def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
 def trials_line(outcome: Outcome) -> str:
     """How many trials ended in which way, and what proposed and stopped them."""
     states = Counter(trial.state.name for trial in outcome.trials)
-    ended = f"{states['COMPLETE']} complete, {states['PRUNED']} pruned, {states['FAIL']} failed"
+    n_infeasible = sum(is_infeasible(trial) for trial in outcome.trials)
+    n_failed = states["FAIL"] - n_infeasible
+    ended = f"{states['COMPLETE']} complete, {states['PRUNED']} pruned, {n_failed} failed"
+    ended += f", {n_infeasible} infeasible" if n_infeasible else ""
     waiting = f", {states['WAITING']} waiting" if states["WAITING"] else ""
     spec = outcome.spec
     return (

@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
-from hpo.errors import NoSuccessfulTrialError, UsageError
+from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError, UsageError
 from hpo.search.samplers import build_sampler
 from hpo.search.schedulers import build_scheduler
 from hpo.search.space import distributions, n_distinct_configs
@@ -60,10 +60,10 @@ class StudySource:
         tasks: TaskFactory,
         *,
         record_epoch: Callable[[EpochRecord], None],
-        record_fingerprint: Callable[[str], None] | None = None,
+        record_fingerprint: Callable[[str, Sequence[str]], None] | None = None,
         observers: Sequence[SearchObserver] = (),
     ) -> None:
-        """``record_fingerprint`` gets the name of the data once; None if it is known."""
+        """``record_fingerprint`` gets the data's, and warnings, once; None if it is known."""
         requeue_running(study)
         study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed)
         self.scheduler: TrialScheduler = build_scheduler(spec, study.get_trials(deepcopy=False))
@@ -108,7 +108,7 @@ class StudySource:
     def reported(self, task: TrialTask, report: EpochReport) -> None:
         """Write one epoch, all its metrics first: the study never knows more than the ledger."""
         if report.fingerprint is not None and self._record_fingerprint is not None:
-            self._record_fingerprint(report.fingerprint)
+            self._record_fingerprint(report.fingerprint, report.warnings)
             self._record_fingerprint = None
         if report.epoch == 1:
             for name, fact in (report.facts or {}).items():
@@ -128,8 +128,16 @@ class StudySource:
             observer.epoch_reported(task.number, report)
 
     def ended(self, task: TrialTask, report: EpochReport | None) -> None:
-        """Tell the study how a trial ended."""
+        """Tell the study how a trial ended.
+
+        Raises:
+            UnfitEnvironmentError: if the data cannot be used; the trial goes back into the queue.
+        """
         report = report or worker_died(task)
+        if report.is_unfit:
+            del self._running[task.number]
+            requeue_running(self._study, only=task.number)
+            raise UnfitEnvironmentError(report.fail_reason)
         if report.ending == "failed":
             self._fail(self._running.pop(task.number), report)
         else:

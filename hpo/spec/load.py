@@ -54,9 +54,11 @@ def _check(
         spec = ExperimentSpec.model_validate(source.data)
     except ValidationError as error:
         problems += _located(source, error)
+    wrong_by_themselves = {place for place, _ in problems}
     problems += [
         (source.place(path), f"{_dotted(path)}: {message}")
         for path, message in rules_between_sections(source.data, import_paths)
+        if source.place(path) not in wrong_by_themselves
     ]
     if problems or spec is None:
         raise SpecError(

@@ -6,12 +6,15 @@ They read the raw data, so they are checked, and reported, beside errors in the 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpo.spec.source import KeyPath
 from trainables import TRAINABLES, TrainableError, find_trainable
+
+MAX_LISTED = 20
+"""Known names; of more, the nearest one says enough."""
 
 Problems = list[tuple[KeyPath, str]]
 
@@ -24,6 +27,7 @@ def rules_between_sections(data: Mapping[str, Any], import_paths: Sequence[Path]
         *_grid_is_finite(data),
         *_trainable_exists(data, import_paths),
         *_trainable_knows_names(data),
+        *_trainable_takes_values(data),
     ]
 
 
@@ -103,9 +107,41 @@ def _trainable_knows_names(data: Mapping[str, Any]) -> Problems:
     return problems
 
 
+def _trainable_takes_values(data: Mapping[str, Any]) -> Problems:
+    """Each fixed value, each choice and both ends of each range, judged one by one."""
+    name = data.get("trainable")
+    if not isinstance(name, str) or name not in TRAINABLES:
+        return []
+    info = TRAINABLES[name]
+    return [
+        (path, problem)
+        for path, key, value in _values(data)
+        if key in info.config_keys and (problem := info.value_problem(key, value))
+    ]
+
+
+def _values(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, Any]]:
+    """Every value that a hyperparameter can take, or its range ends with: place, name, value."""
+    for key, value in _section(data, "fixed").items():
+        yield ("fixed", key), key, value
+    for key, parameter in _section(data, "search_space").items():
+        if not isinstance(parameter, Mapping):
+            continue
+        choices = parameter.get("choices")
+        for index, choice in enumerate(choices if isinstance(choices, list) else ()):
+            yield ("search_space", key, "choices", index), key, choice
+        for end in ("low", "high"):
+            value = parameter.get(end)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                is_float = parameter.get("type") == "float"
+                yield ("search_space", key, end), key, float(value) if is_float else value
+
+
 def _unknown(what: str, name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
+    if close and len(known) > MAX_LISTED:
+        return f"unknown {what}: {name!r}{hint}"
     return f"unknown {what}: {name!r}{hint} Known: {', '.join(sorted(known))}"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from trainables.cnn.architecture import Architecture, architecture
 from trainables.cnn.config import CnnConfig
 from trainables.cnn.inspection import LayerFacts, advice, layer_facts
+from trainables.cnn.layers import InfeasibleError
 from trainables.contract import TrialContext
 from trainables.images.dataset import DataFacts, describe
 
@@ -57,10 +58,13 @@ def inspect(config: Mapping[str, Any], data_dir: Path) -> Inspection:
     Raises:
         CnnConfigError: if the config breaks a rule of `CnnConfig`.
         DataError: if a folder of pictures has no classes.
-        InfeasibleError: if the network cannot be built; names the layer.
+        InfeasibleError: if the network cannot be built; names the layer. Or if images would be
+            moved and their targets not.
     """
     cnn = CnnConfig.from_mapping(config)
     data = describe(cnn, data_dir)
+    if problem := cnn.problem_with(data.target):
+        raise InfeasibleError(problem)
     network = network_for(cnn, data)
     return Inspection(
         config=cnn,

@@ -85,7 +85,7 @@ class PyramidPool(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         vectors: list[torch.Tensor] = []
         for level in self.levels:
-            if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            if torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM108
                 pooled = level(images)
             else:  # which TorchScript leaves unread
                 pooled = _pooled(level, images)

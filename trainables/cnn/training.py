@@ -30,7 +30,7 @@ from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
 from trainables.images.augmentation import TrainingTransforms, evaluation_transforms, normalize
 from trainables.images.dataset import LabelledImages, channel_statistics, describe, load_split
 
-__all__ = ["constraints", "fingerprint", "finish", "rebuild", "train"]
+__all__ = ["constraints", "fingerprint", "finish", "rebuild", "train", "warnings"]
 
 DEFAULT_MAX_EPOCHS = 12
 N_COMPARED_IMAGES = 256
@@ -69,7 +69,8 @@ def train(config: Mapping[str, Any], trial: TrialContext) -> Iterator[Mapping[st
 def finish(config: Mapping[str, Any], trial: TrialContext) -> FinalModel:
     """Retrain on train + validation for the full budget and read the test set, once."""
     cnn = CnnConfig.from_mapping(config)
-    data = load_split(cnn, trial.data_dir)
+    everything = cnn.model_copy(update={"n_train": None})  # fewer images were a cheaper search
+    data = load_split(everything, trial.data_dir)
     training = Training(cnn, trial, data.train_and_validation())
     for epoch in range(1, training.n_epochs + 1):
         training.run_epoch(epoch)
@@ -95,6 +96,11 @@ def fingerprint(config: Mapping[str, Any], trial: TrialContext) -> str:
     return load_split(CnnConfig.from_mapping(config), trial.data_dir).fingerprint
 
 
+def warnings(config: Mapping[str, Any], trial: TrialContext) -> tuple[str, ...]:
+    """What was left out of the images, or looks wrong with them."""
+    return load_split(CnnConfig.from_mapping(config), trial.data_dir).warnings
+
+
 class Training:
     """A network, its optimizer and its training images, epoch by epoch.
 
@@ -112,7 +118,8 @@ class Training:
         with self._seeded(epoch=0):
             self.network: nn.Module = Network(network_for(config, data))
             initialize(self.network, config.initialization)
-        self.network.to(trial.device)
+        # Channels last is how oneDNN and cuDNN like to convolve: a third faster on two cores.
+        self.network.to(trial.device).to(memory_format=torch.channels_last)
         self._fit = evaluation_transforms(config)
         self._augment = TrainingTransforms(config, config, data.target)
         self._n_steps = max(1, len(images) // config.batch_size)  # a short last batch is dropped
@@ -142,7 +149,7 @@ class Training:
         Raises:
             TrainingDivergedError: if it is not finite.
         """
-        outputs = self.network(normalize(self._augment(images), self._mean, self._std))
+        outputs = self._outputs(self._augment(images))
         loss = loss_of(self.target, outputs, targets, self.config.label_smoothing)
         if not torch.isfinite(loss):  # ASHA never stops a NaN trial: NaN < cutoff is False
             raise TrainingDivergedError(f"the loss is {loss.item()} at lr={self.config.lr:g}")
@@ -161,19 +168,27 @@ class Training:
         loss, score = 0.0, new_score(self.target)
         for chosen in torch.arange(len(images)).split(EVALUATION_BATCH):
             batch, targets = self._batch(images, chosen)
-            outputs = self.network(normalize(self._fit(batch), self._mean, self._std))
+            outputs = self._outputs(self._fit(batch))
             loss += loss_of(self.target, outputs, targets).item() * len(targets)
             score.add(outputs, targets)
         return loss / len(images), score
 
     def predictor(self) -> Predictor:
         """The trained network on the CPU, with its preprocessing, ready for export."""
-        return around(self.network.cpu(), self.config, self._data, self._mean, self._std).eval()
+        network = self.network.cpu().to(memory_format=torch.contiguous_format)
+        return around(network, self.config, self._data, self._mean, self._std).eval()
 
     def description(self) -> dict[str, Any]:
         """What `rebuild` makes the predictor of, ready for JSON."""
         described = describe_predictor(self.config, self._data, self._mean, self._std)
         return {**described, "n_trained_on": len(self._images)}
+
+    def _outputs(self, images: torch.Tensor) -> torch.Tensor:
+        normalized = normalize(images, self._mean, self._std)
+        outputs: torch.Tensor = self.network(
+            normalized.contiguous(memory_format=torch.channels_last)
+        )
+        return outputs
 
     def _batch(
         self, images: LabelledImages, chosen: torch.Tensor

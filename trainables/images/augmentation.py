@@ -34,12 +34,6 @@ POLICIES = {
     "svhn": v2.AutoAugmentPolicy.SVHN,
 }
 
-MOVING = (
-    "affine_degrees", "affine_translate", "affine_scale", "horizontal_flip", "crop_padding",
-    "random_crop", "randaugment_num_ops",
-)  # fmt: skip
-"""Keys of `AugmentationConfig` that move pixels when they are not 0; and so does AutoAugment."""
-
 
 def evaluation_transforms(data: DataConfig) -> nn.Sequential:
     """From (B, C, H, W) uint8 images of any size to the network's input size; scriptable.
@@ -73,13 +67,8 @@ class TrainingTransforms:
     def __init__(
         self, data: DataConfig, augmentation: AugmentationConfig, target: Target = "classes"
     ) -> None:
-        moving = [key for key in MOVING if getattr(augmentation, key)]
-        moving += ["auto_augment"] if augmentation.auto_augment != "none" else []
-        if target != "classes" and moving:
-            raise DataError(
-                f"{', '.join(moving)}: must be off where targets are {target}, which lie in the "
-                "image and would stay where they are; colour jitter is fine"
-            )
+        if problem := augmentation.problem_with(target):
+            raise DataError(problem)
         self._steps = list(_steps(data, augmentation))
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:

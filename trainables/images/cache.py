@@ -39,8 +39,9 @@ def stored(key: str, build: Build, data_dir: Path) -> ImageArrays:
     Raises:
         DataError: if there is no room; and whatever ``build`` raises, which leaves no entry.
     """
-    if _is_whole(data_dir / "cache" / key):  # it may be there and not writable
-        return _opened(data_dir / "cache" / key)
+    shared = data_dir.resolve() / "cache" / key
+    if _is_whole(shared):  # it may be there and not writable
+        return _opened(shared)
     folder = writable_folder(data_dir)
     entry = folder / key
     if not _is_whole(entry):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from trainables.hyperparameters import Hyperparameters
+from trainables.images.arrays import Target
 from trainables.images.catalogue import DATASETS, FOLDER
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -27,8 +28,9 @@ class DataConfig(Hyperparameters):
         validation_fraction: of the images that a data set leaves unassigned, the part that is
             held out for validation; unused where a data set has its own validation part.
         test_fraction: the same for testing; unused where a data set has its own test part.
-        n_train: how many training images are used, each class in proportion; fewer are a cheaper
-            fidelity, and always a subset of more. None uses all of them.
+        n_train: how many training images a search uses, each class in proportion; fewer are a
+            cheaper fidelity, and always a subset of more. None uses all of them, and so does the
+            retraining of the winner.
         channels: "grey" or "rgb" converts; "auto" is what the data set has, rgb for a folder.
         download: whether a data set that is missing may be fetched from the network.
         bad_images: "refuse" fails if a picture of a folder cannot be read and lists all of them;
@@ -65,7 +67,8 @@ class DataConfig(Hyperparameters):
         if self.shorter_side < self.image_size:
             found.append(("resize", f"must be >= image_size, which is {self.image_size}"))
         if self.validation_fraction + self.test_fraction >= 1:
-            found.append(("validation_fraction", "validation_fraction + test_fraction must be < 1"))
+            rule = f"must be < 1 - test_fraction, which is {1 - self.test_fraction:g}"
+            found.append(("validation_fraction", rule))
         return found
 
 
@@ -104,3 +107,21 @@ class AugmentationConfig(Hyperparameters):
     randaugment_num_ops: int = Field(default=0, ge=0)
     randaugment_magnitude: int = Field(default=9, ge=0, le=30)
     auto_augment: Literal["none", "imagenet", "cifar10", "svhn"] = "none"
+
+    def problem_with(self, target: Target) -> str:
+        """Why these cannot be done where ``target`` is learned; empty if they can."""
+        moving = [key for key in MOVING if getattr(self, key)]
+        moving += ["auto_augment"] if self.auto_augment != "none" else []
+        if target == "classes" or not moving:
+            return ""
+        return (
+            f"{', '.join(moving)}: must be off where targets are {target}, which lie in the "
+            "image and would stay where they are; colour jitter is fine"
+        )
+
+
+MOVING = (
+    "affine_degrees", "affine_translate", "affine_scale", "horizontal_flip", "crop_padding",
+    "random_crop", "randaugment_num_ops",
+)  # fmt: skip
+"""Keys of `AugmentationConfig` that move pixels when they are not 0; and so does AutoAugment."""

@@ -14,7 +14,7 @@ MAX_PIXELS = 50_000_000
 """Larger pictures are refused before they are decoded: a file of kilobytes can hold gigabytes."""
 
 # Pillow would hand an .eps that is called .png to Ghostscript; only these formats are tried.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset({
     ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pfm", ".pgm",
     ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",

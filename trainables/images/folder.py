@@ -63,7 +63,7 @@ def class_names(root: Path) -> tuple[str, ...]:
         DataError: if there is no such folder, or none or only one in it.
     """
     train = _part_folders(root).get(TRAIN, root)
-    names = sorted(path.name for path in _visible(train) if path.is_dir())
+    names = sorted(entry.name for entry in _visible(train) if _is_folder(entry))
     if not names:
         raise DataError(f"{train} has no class folders: put the pictures of each class into one")
     if len(names) == 1:
@@ -84,18 +84,20 @@ def find_pictures(root: Path) -> PictureFolder:
     """
     classes = class_names(root)
     parts = _part_folders(root) or {TRAIN: root}
-    pictures, counts = [], Counter[str]()
+    pictures: list[Picture] = []
+    counts = Counter[str]()
     for part, folder in sorted(parts.items()):
-        for path in sorted(_visible(folder)):
-            if not path.is_dir():
+        for entry in sorted(_visible(folder), key=lambda entry: entry.name):
+            if not _is_folder(entry):
                 counts["others"] += 1
-            elif path.name not in classes:
-                raise DataError(f"{path} is no class of {parts[TRAIN]}")
+            elif entry.name not in classes:
+                raise DataError(f"{entry.path} is no class of {parts[TRAIN]}")
             else:
-                files = list(_files_below(path, (), counts))
+                label = classes.index(entry.name)
+                files = sorted(_files_below(entry.path, (), counts))
                 pictures += [
-                    Picture(file, file.relative_to(root).as_posix(), classes.index(path.name), part)
-                    for file in sorted(files)
+                    Picture(Path(path), path.removeprefix(f"{root}/"), label, part)
+                    for path in files
                 ]
     _refuse_empty(root, classes, parts, pictures)
     return PictureFolder(root, classes, tuple(pictures), counts["hidden"], counts["others"])
@@ -131,7 +133,7 @@ def read_folder(
 
 def _part_folders(root: Path) -> dict[int, Path]:
     """The folders of a given split by part; none if ``root`` holds the classes themselves."""
-    folders = [path for path in _visible(root) if path.is_dir()]
+    folders = [root / entry.name for entry in _visible(root) if _is_folder(entry)]
     named = [path for path in folders if path.name in PART_NAMES]
     if not named:
         return {}
@@ -150,9 +152,10 @@ def _part_folders(root: Path) -> dict[int, Path]:
     return parts
 
 
-def _visible(folder: Path) -> list[Path]:
+def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
     try:
-        visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
     except FileNotFoundError:
         raise DataError(f"there is no folder {folder}") from None
     except NotADirectoryError:
@@ -164,18 +167,23 @@ def _visible(folder: Path) -> list[Path]:
     return visible
 
 
-def _files_below(folder: Path, above: tuple[Path, ...], counts: Counter[str]) -> Iterator[Path]:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Without asking the disk again, but for links; one that leads to itself is no folder."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _files_below(folder: str, above: tuple[str, ...], counts: Counter[str]) -> Iterator[str]:
     """Picture files at any depth, through links; counts what is passed over."""
-    here = folder.resolve()
+    here = os.path.realpath(folder)
     if here in above:
         raise DataError(f"{folder} is a link to a folder that it lies in: remove it")
     visible = _visible(folder)
-    counts["hidden"] += sum(1 for _ in folder.iterdir()) - len(visible)
-    for path in visible:
-        if path.is_dir():
-            yield from _files_below(path, (*above, here), counts)
-        elif path.suffix.lower() in SUFFIXES:
-            yield path
+    counts["hidden"] += len(os.listdir(folder)) - len(visible)
+    for entry in visible:
+        if _is_folder(entry):
+            yield from _files_below(entry.path, (*above, here), counts)
+        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            yield entry.path
         else:
             counts["others"] += 1
 

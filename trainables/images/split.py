@@ -75,11 +75,12 @@ def _split_off(
         stays, leaves = train_test_split(
             pool, test_size=fraction, random_state=seed, stratify=strata
         )
-    except ValueError:  # a class of one image, or fewer places than classes
-        stays = leaves = pool[:0]
-    counts = [] if strata is None else [np.count_nonzero(strata == c) for c in np.unique(strata)]
-    n_present = [len(np.unique(targets[part])) for part in (stays, leaves)]
-    if not len(leaves) or (strata is not None and min(n_present) < len(counts)):
+    except ValueError:  # a class of one image, fewer places than classes, or no image at all
+        raise DataError(_too_few(pool, targets, fraction, class_names)) from None
+    if strata is None:
+        return stays, leaves
+    n_present = min(len(np.unique(targets[part])) for part in (stays, leaves))
+    if n_present < len(np.unique(strata)):
         raise DataError(_too_few(pool, targets, fraction, class_names))
     return stays, leaves
 

@@ -1,0 +1,117 @@
+"""A search on a folder of pictures of all kinds, from start to export and back to the pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from commands import Done, Shell, assert_no_traceback
+from PIL import Image
+
+FOLDER = """
+name: pets
+trainable: cnn
+objective: {metric: val_accuracy, direction: maximize}
+fixed:
+  dataset: folder:pictures
+  resize: 18
+  image_size: 16
+  random_crop: true
+  depth: 2
+  filters: 8
+  batch_size: 16
+search_space: {lr: {type: float, low: 5e-3, high: 2e-2, log: true}}
+sampler: random
+budget: {n_trials: 2, max_epochs: 6}
+finalists: {k: 1, n_seeds: 1}
+concurrency: 1
+"""
+KINDS = [
+    ("L", "png"),
+    ("RGB", "jpg"),
+    ("RGBA", "png"),
+    ("P", "gif"),
+    ("CMYK", "tiff"),
+    ("LA", "png"),
+    ("1", "bmp"),
+    ("I;16", "png"),
+]
+
+
+def picture(is_bright_above: bool, mode: str, number: int) -> Image.Image:
+    """An image of a size of its own, bright in its upper or in its lower half."""
+    generator = np.random.default_rng(number)
+    height, width = generator.integers(20, 60, 2)
+    pixels = generator.integers(0, 60, (height, width)).astype(np.uint8)
+    half = slice(0, height // 2) if is_bright_above else slice(height // 2, None)
+    pixels[half] += 180
+    if mode == "I;16":
+        return Image.fromarray(pixels.astype(np.uint16) * 257)
+    return Image.fromarray(pixels).convert("RGB").convert(mode)
+
+
+@pytest.fixture(scope="module")
+def user(shell: Shell) -> Shell:
+    """A folder data/pictures with two classes of 40 pictures each."""
+    for name, is_bright_above in (("above", True), ("below", False)):
+        folder = shell.folder / "data" / "pictures" / name
+        folder.mkdir(parents=True)
+        for number in range(40):
+            mode, suffix = KINDS[number % len(KINDS)]
+            image = picture(is_bright_above, mode, number + 100 * is_bright_above)
+            image.save(folder / f"{number:03d}.{suffix}")
+    shell.write("pets.yaml", FOLDER)
+    return shell
+
+
+@pytest.fixture(scope="module")
+def finished(user: Shell) -> Done:
+    return user.hpo("run", "pets.yaml")
+
+
+def test_it_runs_from_start_to_export(user: Shell, finished: Done) -> None:
+    assert finished.returncode == 0, finished.stderr
+    assert "of 16" in finished.stdout  # a fifth of 80 pictures is the test set
+    assert (user.folder / "runs" / "pets" / "standalone_model.pt").is_file()
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_exported_model_recognizes_the_original_files(user: Shell) -> None:
+    pictures = sorted((user.folder / "data" / "pictures").rglob("*.*"))
+    model = user.folder / "runs" / "pets" / "standalone_model.pt"
+    done = user.hpo("predict", str(model), *map(str, pictures), "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    is_right = [row["label"] == Path(row["image"]).parent.name for row in rows]
+    assert len(is_right) == 80
+    assert np.mean(is_right) > 0.9
+
+
+def test_a_bad_picture_ends_the_run_before_its_first_trial_and_is_named(user: Shell) -> None:
+    bad = user.folder / "data" / "pictures" / "above" / "cut.jpg"
+    bad.write_bytes((user.folder / "data/pictures/above/001.jpg").read_bytes()[:200])
+    try:
+        done = user.hpo("run", "pets.yaml", "-oname=refused")
+        assert done.returncode == 5
+        assert "above/cut.jpg" in done.stderr
+        assert "bad_images: skip" in done.stderr
+        assert_no_traceback(done)
+        trials = optuna.load_study(study_name="refused", storage=user.storage_url).trials
+        assert [trial.state.name for trial in trials] == ["WAITING"]
+
+        skipped = user.hpo("run", "pets.yaml", "-oname=skipped", "-ofixed.bad_images=skip")
+        assert skipped.returncode == 0, skipped.stderr
+        assert skipped.stderr.count("warning: ") == 1
+        assert "above/cut.jpg" in skipped.stderr
+    finally:
+        bad.unlink()
+
+
+def test_data_that_are_not_there_end_the_run_with_the_way_out(user: Shell) -> None:
+    done = user.hpo("run", "pets.yaml", "-oname=nowhere", "-ofixed.dataset=cifar10")
+    assert done.returncode == 5
+    assert "download" in done.stderr
+    assert_no_traceback(done)

@@ -1,0 +1,154 @@
+"""`hpo inspect`: the network of a config, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import Shell, assert_no_traceback
+from conftest import ROOT
+from PIL import Image
+
+from hpo.inspection import inspect_config, inspection_text
+from hpo.places import Places
+from hpo.spec import load_spec
+
+CNN = ROOT / "search_spaces" / "cnn.yaml"
+DEEP = """
+name: deep
+trainable: cnn
+objective: {metric: val_accuracy, direction: maximize}
+fixed: {dataset: digits}
+search_space:
+  depth: {type: int, low: 1, high: 6}
+  filters: {type: categorical, choices: [4, 8]}
+budget: {n_trials: 4, max_epochs: 1}
+finalists: {k: 1, n_seeds: 1}
+concurrency: 1
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def test_it_lists_every_layer_and_totals_as_json(here: Shell) -> None:
+    done = here.hpo("inspect", str(CNN), "-p", "depth=1", "-p", "filters=64", "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    first, *_, last = shown["layers"]
+    assert (first["kind"], first["out_shape"], first["n_parameters"]) == (
+        "conv 3x3",
+        [64, 8, 8],
+        576,
+    )
+    assert (last["part"], last["n_parameters"], last["receptive_field"]) == ("head", 650, None)
+    assert shown["totals"]["total"]["n_parameters"] == 576 + 128 + 650
+    assert shown["config"]["depth"] == 1
+    assert shown["config"]["optimizer"] == "adamw"  # defaults are shown, too
+
+
+def test_it_imports_no_torch(here: Shell) -> None:
+    code = (
+        "import sys; sys.argv = ['hpo', 'inspect', sys.argv[1]]\n"
+        "from hpo.cli import main\n"
+        "try: main()\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(CNN)],
+        cwd=here.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("block", ["vgg", "resnet", "inception", "dense"])
+def test_the_table_fits_the_terminal(width: int, block: str, tmp_path: Path) -> None:
+    spec = load_spec(CNN)
+    choices = [f"block={block}", "depth=3", "convs_per_block=2", "conv=separable"]
+    inspection, space = inspect_config(spec, Places.of(tmp_path, {}), choices)
+    lines = inspection_text(inspection, space, "", width).splitlines()
+    assert max(len(line) for line in lines) <= width
+    assert {"backbone", "neck", "head"} <= set(lines)
+
+
+def test_what_a_space_can_build_is_told_with_the_reasons_for_what_it_cannot(here: Shell) -> None:
+    here.write("deep.yaml", DEEP)
+    done = here.hpo("inspect", "deep.yaml", "-p", "depth=2")
+    assert "cannot be built, most often:" in done.stdout
+    assert "backbone.block4.unit1.pool (max pool 2x2): an image of 1x1 cannot be" in done.stdout
+    space = json.loads(here.hpo("inspect", "deep.yaml", "-p", "depth=2", "--json").stdout)["space"]
+    n_infeasible = sum(space["infeasible"].values())
+    assert 60 < n_infeasible < 140  # half of the depths
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-p", "depth=5"], ["this config cannot be built", "backbone.block4.unit1.pool"]),
+        (["-p", "dpth=5"], ["unknown parameter 'dpth'", "did you mean 'depth'"]),
+        (["-p", "depth"], ["must be name=value"]),
+        (["-p", "depth=deep"], ["depth=deep: must be of type int, got 'deep'"]),
+        (["-p", "depth=[1"], ["is no YAML value"]),
+        (["--augmentations", "no/such/folder/out.png"], ["out.png: cannot be written"]),
+    ],
+)
+def test_what_cannot_be_inspected_is_said_in_a_sentence(
+    here: Shell, arguments: list[str], words: list[str]
+) -> None:
+    here.write("deep.yaml", DEEP)
+    done = here.hpo("inspect", "deep.yaml", "-p", "depth=2", *arguments)
+    assert done.returncode == 2
+    for word in words:
+        assert word in done.stderr
+    assert_no_traceback(done)
+
+
+def test_a_trainable_without_a_network_names_those_that_have_one(here: Shell) -> None:
+    done = here.hpo("inspect", str(ROOT / "search_spaces" / "branin.yaml"))
+    assert done.returncode == 2
+    assert "'analytic' has no network to show; those that have one: cnn" in done.stderr
+
+
+def test_augmentations_are_drawn_below_the_untouched_images(here: Shell) -> None:
+    done = here.hpo(
+        "inspect", str(CNN), "-p", "randaugment_num_ops=2", "--augmentations", "out.png"
+    )
+    assert done.returncode == 0, done.stderr
+    with Image.open(here.folder / "out.png") as sheet:
+        assert sheet.size[0] >= 8 * 64
+        rows = [sheet.crop((0, y, sheet.width, y + 64)).tobytes() for y in range(4, 300, 68)]
+    assert len(set(rows)) == len(rows)
+
+
+def test_a_search_records_infeasible_configs_at_no_cost(tmp_path: Path, ray_address: str) -> None:
+    """Under real Ray: they are FAIL with the layer's name, and the search goes on to its end."""
+    import optuna
+
+    shell = Shell(tmp_path)
+    shell.write("deep.yaml", DEEP)
+    done = shell.hpo("run", "deep.yaml", "-osampler=grid", "-obudget.n_trials=12")
+    assert done.returncode == 0, done.stderr
+    assert "12 trials (6 complete, 0 pruned, 0 failed, 6 infeasible)" in done.stdout
+    assert done.stderr.count(" INFEASIBLE after 0 epochs") == 6
+    trials = optuna.load_study(study_name="deep", storage=shell.storage_url).trials
+    assert len(trials) == 12
+    for trial in trials:
+        is_deep = trial.params["depth"] > 3
+        assert (trial.state.name == "FAIL") == is_deep
+        if is_deep:
+            assert "infeasible: backbone.block4" in trial.user_attrs["fail_reason"]
+            assert trial.intermediate_values == {}
+            assert not (
+                shell.folder / f"runs/deep/trials/{trial.number:05d}/traceback.txt"
+            ).exists()
+        else:
+            assert trial.user_attrs["n_parameters"] > 0
