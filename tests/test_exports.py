@@ -168,7 +168,8 @@ NETWORKS = {
 def test_every_kind_of_layer_can_be_written_in_every_format(block: str, tmp_path: Path) -> None:
     """Together the networks have all blocks, convolutions, pools, necks and activations."""
     config = CnnConfig(**{"dataset": "digits", "image_size": 22, "filters": 6, **NETWORKS[block]})
-    description = describe_predictor(config, describe(config, tmp_path), [0.3], [0.4])
+    described = describe_predictor(config, describe(config, tmp_path), [0.3], [0.4])
+    description = {**described, "trainable": "cnn"}
     predictor = with_statistics(rebuild(description))
     images = torch.randint(0, 256, (5, 1, 44, 66), dtype=torch.uint8)
     expected = predictor(images).detach()

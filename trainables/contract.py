@@ -19,7 +19,8 @@ same module, may stand
 - ``constraints(config, trial) -> Mapping[str, float]``: what is known before any training, e.g. the
   number of parameters; a ValueError says that the config cannot be built, and costs nothing.
 
-Whoever finds the data missing or unreadable raises a `DataError`: it ends the search, not the trial.
+Whoever finds the data missing or unreadable raises a `DataError`, which ends the search, not the
+trial.
 """
 
 from __future__ import annotations

@@ -85,11 +85,10 @@ class PyramidPool(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         vectors: list[torch.Tensor] = []
         for level in self.levels:
-            if torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM108
-                pooled = level(images)
+            if torch.jit.is_scripting():  # type: ignore[attr-defined]
+                vectors.append(level(images).flatten(1))
             else:  # which TorchScript leaves unread
-                pooled = _pooled(level, images)
-            vectors.append(pooled.flatten(1))
+                vectors.append(_pooled(level, images).flatten(1))
         return torch.cat(vectors, dim=1)
 
 
