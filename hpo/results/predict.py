@@ -117,7 +117,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             images.append(path)
             continue
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        inside = sorted(file for file in path.rglob("*") if _is_image(file))
         images += inside
         empty += [] if inside else [str(path)]
     if empty:
@@ -125,6 +125,12 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             f"no image in {', '.join(empty)}; looked for {', '.join(sorted(SUFFIXES))}"
         )
     return images
+
+
+def _is_image(path: Path) -> bool:
+    """By its name; hidden files are none, as in training."""
+    is_hidden = path.name.startswith(".")
+    return path.suffix.lower() in SUFFIXES and not is_hidden and path.is_file()
 
 
 Numbered = tuple[int, Images]

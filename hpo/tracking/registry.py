@@ -111,6 +111,6 @@ def _signature(images: npt.NDArray[np.uint8], outputs: npt.NDArray[np.float32]) 
 
     free = (-1, images.shape[1], -1, -1)
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), free, "images")]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *outputs.shape[1:]), "outputs")]),
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), free)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *outputs.shape[1:]))]),
     )

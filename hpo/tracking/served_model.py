@@ -19,10 +19,9 @@ class ServedModel(PythonModel):
         self.model = torch.jit.load(context.artifacts["model"], map_location="cpu")
 
     def predict(self, context, model_input, params=None):
-        """Outputs for a batch: an array, or the signature's {"images": array}."""
-        images = model_input["images"] if isinstance(model_input, dict) else model_input
+        """Outputs for a batch of images."""
         with torch.no_grad():
-            return self.model(torch.from_numpy(images)).numpy()
+            return self.model(torch.from_numpy(model_input)).numpy()
 
 
 set_model(ServedModel())
