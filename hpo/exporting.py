@@ -78,7 +78,7 @@ def export_experiment(
         UsageError: if there is no such experiment, format or exported model, or the network cannot
             be written so.
         StorageError: if a file is damaged, or the experiment is being run.
-        ExportMismatchError: if a reloaded file computes something else; none is left then.
+        ExportMismatchError: if a reloaded file computes something else; it stays as part-FILE.
     """
     check_formats(formats or ())
     with storage_errors():
