@@ -13,6 +13,7 @@ from hpo.execution import InterruptFlag, ray_cluster, run_stages
 from hpo.places import Places
 from hpo.progress import RunProgress
 from hpo.results import (
+    EVIDENCE_FILE,
     REPORT_FILE,
     Finalist,
     Outcome,
@@ -20,6 +21,7 @@ from hpo.results import (
     rerun_tasks,
     retrain_task,
     save_examples,
+    write_model_card,
     write_report,
 )
 from hpo.search import StudySource
@@ -141,6 +143,8 @@ def wind_up(
     drop_weights_of_losers(workspace)
     workspace = finished(workspace)
     write_report(workspace.outcome(), workspace.study, workspace.folder / REPORT_FILE)
+    if (workspace.folder / EVIDENCE_FILE).is_file():  # the trainable has handed a model back
+        write_model_card(workspace.outcome(), workspace.folder)
     workspace.ledger.put(workspace.experiment)
     if is_quiet:
         try_to_synchronize(workspace, progress)

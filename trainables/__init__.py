@@ -7,7 +7,7 @@ imports torch, so a spec can be checked without it.
 from trainables.cnn.description import Inspection
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
 from trainables.images.errors import DataError
-from trainables.packing import PackedModel, pack
+from trainables.packing import DESCRIPTION, PackedModel, pack
 from trainables.registry import (
     TRAINABLES,
     Trainable,
@@ -19,6 +19,7 @@ from trainables.registry import (
 
 __all__ = [
     "BEST_WEIGHTS",
+    "DESCRIPTION",
     "TRAINABLES",
     "DataError",
     "FinalModel",

@@ -97,7 +97,9 @@ class TrialDrive:
         try:
             with self._output_to_file():
                 finish = self._trainable().finish
-                model = None if finish is None else pack(finish(dict(task.config), task.context))
+                model = None
+                if finish is not None:
+                    model = pack(finish(dict(task.config), task.context), task.trainable)
         except (Exception, SystemExit) as error:  # noqa: BLE001  it is the task's end, with reason
             return self._failed(error, time.perf_counter() - start)
         seconds = time.perf_counter() - start
