@@ -14,6 +14,7 @@ from hpo.lr_finder import find_range
 from hpo.places import Places
 from hpo.progress import RunProgress
 from hpo.results import (
+    EVIDENCE_FILE,
     REPORT_FILE,
     Finalist,
     Outcome,
@@ -21,6 +22,7 @@ from hpo.results import (
     rerun_tasks,
     retrain_task,
     save_examples,
+    write_model_card,
     write_report,
 )
 from hpo.search import StudySource, awaits_lr_range
@@ -142,6 +144,8 @@ def wind_up(
     drop_weights_of_losers(workspace)
     workspace = finished(workspace)
     write_report(workspace.outcome(), workspace.study, workspace.folder / REPORT_FILE)
+    if (workspace.folder / EVIDENCE_FILE).is_file():  # the trainable has handed a model back
+        write_model_card(workspace.outcome(), workspace.folder)
     workspace.ledger.put(workspace.experiment)
     if is_quiet:
         try_to_synchronize(workspace, progress)

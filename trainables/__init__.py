@@ -8,7 +8,7 @@ from trainables.cnn.description import Inspection
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
 from trainables.images.errors import DataError
 from trainables.lr_range_test import LR, LrRange, LrRangeTest, range_test
-from trainables.packing import PackedModel, pack
+from trainables.packing import DESCRIPTION, PackedModel, pack
 from trainables.registry import (
     TRAINABLES,
     Trainable,
@@ -20,6 +20,7 @@ from trainables.registry import (
 
 __all__ = [
     "BEST_WEIGHTS",
+    "DESCRIPTION",
     "LR",
     "TRAINABLES",
     "DataError",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables import analytic
 from trainables.cnn.config import CnnConfig
@@ -19,6 +19,9 @@ from trainables.cnn.description import Inspection
 from trainables.contract import FinalModel, TrialContext
 from trainables.hyperparameters import value_problem
 from trainables.lr_range_test import LrRangeTest
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,7 @@ class Trainable:
     finish: Callable[[dict[str, Any], TrialContext], FinalModel] | None
     fingerprint: Callable[[dict[str, Any], TrialContext], str] | None
     constraints: Callable[[dict[str, Any], TrialContext], Mapping[str, float]] | None = None
+    rebuild: Callable[[dict[str, Any]], torch.nn.Module] | None = None
     warnings: Callable[[dict[str, Any], TrialContext], Sequence[str]] | None = None
     find_lr: Callable[[dict[str, Any], TrialContext], LrRangeTest] | None = None
 
@@ -117,6 +121,7 @@ def find_trainable(name: str, import_paths: Sequence[Path] = ()) -> Trainable:
         finish=getattr(module, "finish", None),
         fingerprint=getattr(module, "fingerprint", None),
         constraints=getattr(module, "constraints", None),
+        rebuild=getattr(module, "rebuild", None),
         warnings=getattr(module, "warnings", None),
         find_lr=getattr(module, "find_lr", None),
     )

@@ -108,7 +108,7 @@ class TrialDrive:
         task = self._task
         if trainable.finish is None:
             return self._last
-        model = pack(trainable.finish(dict(task.config), task.context))
+        model = pack(trainable.finish(dict(task.config), task.context), task.trainable)
         return replace(self._last, final_model=model)
 
     def _find_lr(self, trainable: Trainable) -> EpochReport:

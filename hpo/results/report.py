@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from hpo.results.outcome import Outcome
 from hpo.results.retrain import test_interval
+from storage import is_infeasible
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -51,6 +52,7 @@ def write_report(outcome: Outcome, study: Study, path: Path) -> None:
         spec=outcome.spec,
         cards=[_search_card(outcome), _rerun_card(outcome), _test_card(outcome)],
         states=Counter(trial.state.name for trial in outcome.trials),
+        n_infeasible=sum(is_infeasible(trial) for trial in outcome.trials),
         failures=_failures(outcome),
         seconds=_seconds(outcome),
         plots=_plots(outcome, study),

@@ -2,6 +2,7 @@
 
 from trainables.cnn.description import constraints
 from trainables.cnn.lr_finder import find_lr
+from trainables.cnn.predictor import rebuild
 from trainables.cnn.training import fingerprint, finish, train, warnings
 
-__all__ = ["constraints", "find_lr", "fingerprint", "finish", "train", "warnings"]
+__all__ = ["constraints", "find_lr", "fingerprint", "finish", "rebuild", "train", "warnings"]
