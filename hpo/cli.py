@@ -36,6 +36,10 @@ OverrideOption = Annotated[
         "-o", "--override", metavar="PATH=VALUE", help="Set a value of the spec; repeatable."
     ),
 ]
+ParamOption = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--param", metavar="NAME=VALUE", help="Choose a value; repeatable."),
+]
 StorageOption = Annotated[
     str | None,
     typer.Option("--storage", metavar="URL", help="Database [HPO_STORAGE_URL; sqlite in runs/]."),
@@ -113,12 +117,61 @@ def validate(
 
 
 @app.command()
+def export(
+    name: NameArgument,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="A,B", help="Of torchscript, pt2, onnx, safetensors [all]."
+        ),
+    ] = None,
+    register: Annotated[
+        bool, typer.Option("--register", help="Register it in MLflow as champion.")
+    ] = False,
+    model_name: Annotated[
+        str | None, typer.Option("--model-name", help="In the registry [NAME].")
+    ] = None,
+    as_json: JsonOption = False,
+    storage: StorageOption = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Write the winner of NAME in other formats, each reloaded in a new process and compared.
+
+    hpo export cnn --format onnx,pt2
+    """
+    from dataclasses import asdict
+
+    from hpo.errors import UsageError
+    from hpo.exporting import export_experiment, register_experiment
+
+    if model_name is not None and not register:
+        raise UsageError("--model-name names a registered model; add --register")
+    places = _places(storage, tracking_uri)
+    wanted = None if formats is None else [part.strip() for part in formats.split(",")]
+    entries = export_experiment(name, places, wanted, _say)
+    registered = register_experiment(name, places, model_name, _say) if register else None
+    if as_json:
+        rows = [asdict(entry) for entry in entries]
+        champion = None if registered is None else {**asdict(registered), "uri": registered.uri}
+        typer.echo(json.dumps({"files": rows, "registered": champion}))
+        return
+    folder = places.run_folder(name)
+    for entry in entries:
+        share = entry.argmax_agreement
+        agreement = "" if share is None else f", same argmax {share:.2%}"
+        typer.echo(
+            f"{os.path.relpath(folder / entry.file)}: largest difference "
+            f"{entry.max_difference:.1e}{agreement}, {entry.n_compared} images, "
+            f"{entry.n_bytes / 1e3:,.0f} kB, {entry.seconds:.1f} s"
+        )
+    if registered is not None:
+        typer.echo(f"{registered.uri}: version {registered.version} of {registered.name}")
+
+
+@app.command()
 def inspect(
     spec_path: SpecArgument,
-    params: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--param", metavar="NAME=VALUE", help="Choose a value; repeatable."),
-    ] = None,
+    params: ParamOption = None,
     overrides: OverrideOption = None,
     augmentations: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw augmented training images.")
@@ -149,35 +202,73 @@ def inspect(
 
 
 @app.command()
-def predict(
-    model: Annotated[Path, typer.Argument(help="runs/NAME/standalone_model.pt")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+def lr_find(
+    spec_path: SpecArgument,
+    params: ParamOption = None,
+    overrides: OverrideOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="The picture [runs/NAME/lr-find/range_test.png]."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify images with an exported model.
+    """Test learning rates on a config of SPEC; suggest one, and a range to search.
 
-    hpo predict runs/cnn/standalone_model.pt runs/cnn/examples/3.png
+    hpo lr-find search_spaces/cnn.yaml -p depth=3
     """
-    from hpo.results.predict import predict as classify
+    from hpo.errors import NoLrRangeError
+    from hpo.lr_finder import (
+        COMMAND_FOLDER,
+        PICTURE,
+        find_learning_rate,
+        range_test_as_json,
+        save_picture,
+    )
+    from hpo.results import range_test_text
 
-    predictions = classify(model, images)
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    spec, places = _spec_and_places(spec_path, overrides, None, None)
+    test, config = find_learning_rate(spec, places, params or (), say)
+    picture = out or places.run_folder(spec.name) / COMMAND_FOLDER / PICTURE
+    save_picture(test, picture)
+    say(f"picture in {picture}")
     if as_json:
-        rows = [
-            {
-                "image": str(prediction.image),
-                "label": prediction.label,
-                "probabilities": prediction.probabilities,
-            }
-            for prediction in predictions
-        ]
-        typer.echo(json.dumps(rows))
-        return
-    for prediction in predictions:
-        runners_up = list(prediction.probabilities.items())[1:3]
-        others = ", ".join(f"{label} {probability:.4f}" for label, probability in runners_up)
-        typer.echo(
-            f"{prediction.image}: {prediction.label} {prediction.probability:.4f} (then {others})"
-        )
+        typer.echo(json.dumps(range_test_as_json(test, config)))
+    else:
+        typer.echo(range_test_text(test))
+    if test.found is None:
+        raise NoLrRangeError(f"no learning rates worth searching: {test.problem}")
+    if not as_json:
+        low, high = test.found.low, test.found.high
+        typer.echo(f"ending     {test.ending}")
+        typer.echo(f"suggested  {test.found.suggested:g}")
+        typer.echo(f"range      lr: {{type: float, low: {low:g}, high: {high:g}, log: true}}")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="E.g. runs/NAME/standalone_model.pt or .onnx.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    as_json: JsonOption = False,
+) -> None:
+    """What an exported model says of images: classes, values, or shares of pixels.
+
+    hpo predict runs/cnn/standalone_model.pt runs/cnn/examples
+    """
+    from hpo.results.predict import predict as predict_images
+
+    predictions = predict_images(model, images)
+    if as_json:
+        typer.echo(json.dumps([prediction.as_json() for prediction in predictions.items]))
+    else:
+        for prediction in predictions.items:
+            typer.echo(prediction.as_line())
+    _say(
+        f"{len(predictions.items)} images in {predictions.seconds:.2f} s, "
+        f"{predictions.images_per_second:,.0f} images/s (decoding included)"
+    )
 
 
 @app.command()
@@ -229,6 +320,10 @@ def _places(storage: str | None, tracking_uri: str | None) -> Places:
     from hpo.places import Places
 
     return Places.of(Path.cwd(), storage_url=storage, tracking_uri=tracking_uri)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _resume_command() -> str:

@@ -40,6 +40,12 @@ class NoSuccessfulTrialError(HpoError):
     exit_code = 4
 
 
+class NoLrRangeError(HpoError):
+    """The range test shows no learning rates that are worth searching; nothing was searched."""
+
+    exit_code = 4
+
+
 class UnfitEnvironmentError(HpoError):
     """This machine, cluster or a server lacks what the run needs."""
 

@@ -10,9 +10,11 @@ from optuna.trial import TrialState
 
 from hpo.errors import NoSuccessfulTrialError, RunInterruptedError
 from hpo.execution import InterruptFlag, ray_cluster, run_stages
+from hpo.lr_finder import find_range
 from hpo.places import Places
 from hpo.progress import RunProgress
 from hpo.results import (
+    EVIDENCE_FILE,
     REPORT_FILE,
     Finalist,
     Outcome,
@@ -20,9 +22,10 @@ from hpo.results import (
     rerun_tasks,
     retrain_task,
     save_examples,
+    write_model_card,
     write_report,
 )
-from hpo.search import StudySource
+from hpo.search import StudySource, awaits_lr_range
 from hpo.spec import ExperimentSpec
 from hpo.synchronization import open_projection, synchronize
 from hpo.tasks import TaskSource
@@ -141,6 +144,8 @@ def wind_up(
     drop_weights_of_losers(workspace)
     workspace = finished(workspace)
     write_report(workspace.outcome(), workspace.study, workspace.folder / REPORT_FILE)
+    if (workspace.folder / EVIDENCE_FILE).is_file():  # the trainable has handed a model back
+        write_model_card(workspace.outcome(), workspace.folder)
     workspace.ledger.put(workspace.experiment)
     if is_quiet:
         try_to_synchronize(workspace, progress)
@@ -155,6 +160,8 @@ def stages(
     workspace: Workspace, progress: RunProgress, tracker: Tracker, models: list[PackedModel]
 ) -> Iterator[TaskSource]:
     """The stages that need workers; each begins when the one before it is over."""
+    if awaits_lr_range(workspace.spec):
+        workspace = yield from find_range(workspace, progress.say)
     experiment, ledger = workspace.experiment, workspace.ledger
     is_known = experiment.data_fingerprint is not None
     yield StudySource(

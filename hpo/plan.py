@@ -6,8 +6,15 @@ import optuna
 
 from hpo.places import Places
 from hpo.results import params_text
-from hpo.search import build_sampler, distributions, n_distinct_configs, n_trials_of
+from hpo.search import (
+    awaits_lr_range,
+    build_sampler,
+    distributions,
+    n_distinct_configs,
+    n_trials_of,
+)
 from hpo.spec import ExperimentSpec, GridSpec
+from trainables import LR
 
 N_SHOWN = 3
 
@@ -39,6 +46,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
         f"search      {n_trials_of(spec)} trials, {epochs}{limit}",
         f"            sampler {spec.sampler.name}, scheduler {spec.scheduler.name}",
         f"finalists   best {spec.finalists.k} re-run on {spec.finalists.n_seeds} seeds",
+        *([f"            its range of {LR} is found first"] if awaits_lr_range(spec) else []),
         "first configs",
         *(f"  {params_text(params)}" for params in first_params(spec, N_SHOWN)),
         "nothing was run",
@@ -47,7 +55,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
 
 
 def first_params(spec: ExperimentSpec, n: int) -> list[dict[str, object]]:
-    """What the sampler draws before it has seen a result."""
+    """What the sampler draws before it has seen a result; a range to be found yields nothing."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=build_sampler(spec.sampler, spec.search_space, spec.seed))
     space = distributions(spec.search_space)

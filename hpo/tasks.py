@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from hpo.seeds import derive_seed
 from hpo.spec import ExperimentSpec
-from trainables import PackedModel, TrialContext
+from trainables import LrRangeTest, PackedModel, TrialContext
 
 EPOCH, OBJECTIVE = "epoch", "objective"
 """Keys of a worker's result that Ray's schedulers read."""
@@ -24,12 +24,13 @@ class TrialTask:
 
     ``number`` is the trial's; ``seed_index`` counts its re-runs and is None in the search itself.
     With the purpose "finish" it is retrained on everything but the test set, and the model handed
-    back. With ``wants_fingerprint`` the first report names the data.
+    back; with "find_lr" nothing but its learning rates is looked at. With ``wants_fingerprint`` the
+    first report names the data.
     """
 
     number: int
     seed_index: int | None = None
-    purpose: Literal["train", "finish"] = "train"
+    purpose: Literal["train", "finish", "find_lr"] = "train"
     wants_fingerprint: bool = False
     trainable: str
     import_paths: tuple[Path, ...]
@@ -57,6 +58,7 @@ class EpochReport:
         warnings: of the trainable about its data, if the task asked for the fingerprint.
         facts: what the trainable's ``constraints`` know of the config before any training.
         final_model: what "finish" hands back; None if the trainable offers no ``finish``.
+        lr_range_test: what "find_lr" hands back.
     """
 
     epoch: int
@@ -72,6 +74,7 @@ class EpochReport:
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, float] | None = None
     final_model: PackedModel | None = None
+    lr_range_test: LrRangeTest | None = None
 
 
 class TaskSource(Protocol):
@@ -156,6 +159,11 @@ class TaskFactory:
         """The winner, to be trained on everything but the test set."""
         seed = derive_seed(self.spec.seed, number, "retrain")
         return replace(self._task(number, params, seed, self.folder / "retrain"), purpose="finish")
+
+    def find_lr(self, config: Mapping[str, Any], folder: Path) -> TrialTask:
+        """A range test, before there is a trial; what it prints or raises lies in ``folder``."""
+        seed = derive_seed(self.spec.seed, 0, "find_lr")
+        return replace(self._task(0, config, seed, folder), purpose="find_lr")
 
     def trial_folder(self, number: int) -> Path:
         """What trial ``number`` leaves behind stands here."""

@@ -20,13 +20,14 @@ from hpo.errors import StorageError, UsageError
 from hpo.places import Places
 from hpo.provenance import git_commit, versions
 from hpo.results import Outcome, read_outcome
-from hpo.search import n_trials_of
+from hpo.search import awaits_lr_range, n_trials_of, narrowed
 from hpo.spec import ExperimentSpec, differences, parse_recorded_spec, spec_to_yaml
 from hpo.tasks import TaskFactory
 from storage import (
     DatabaseError,
     ExperimentRecord,
     Ledger,
+    LrRangeRecord,
     create_study,
     database_exists,
     n_finished,
@@ -35,6 +36,7 @@ from storage import (
     shown_url,
     study_exists,
 )
+from trainables import LR
 
 # What may differ when an experiment goes on: it changes how much and where, not what is searched.
 LAWFUL_CHANGES = ("budget.n_trials", "budget.time_limit_s", "resources.", "concurrency")
@@ -86,7 +88,7 @@ def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> Experi
                 f"choose another name: -o name={spec.name}-2"
             )
         return None
-    recorded = with_lawful_changes(recorded, spec)
+    recorded = with_lawful_changes(recorded, spec, ledger.lr_range(recorded.id))
     if not resume:
         study = _study(spec, storage)
         raise UsageError(
@@ -107,10 +109,26 @@ def open_workspace(
     ledger = Ledger(open_engine(places.storage_url))
     experiment = recorded or new_experiment(spec, places)
     ledger.put(experiment)
-    workspace = _laid_out(spec, places, experiment, ledger)
+    workspace = _laid_out(parse_recorded_spec(experiment.spec), places, experiment, ledger)
     workspace.folder.mkdir(parents=True, exist_ok=True)
-    (workspace.folder / "spec.yaml").write_text(experiment.spec, encoding="utf-8")
+    _write_spec(workspace)
     return workspace
+
+
+def with_lr_range(workspace: Workspace, found: LrRangeRecord) -> Workspace:
+    """The workspace whose search space is narrowed to what was found, for good: it is recorded."""
+    spec = narrowed(workspace.spec, found.low, found.high)
+    experiment = replace(workspace.experiment, spec=spec_to_yaml(spec))
+    workspace.ledger.put_lr_range(experiment.id, found)
+    workspace.ledger.put(experiment)
+    tasks = replace(workspace.tasks, spec=spec)
+    workspace = replace(workspace, spec=spec, experiment=experiment, tasks=tasks)
+    _write_spec(workspace)
+    return workspace
+
+
+def _write_spec(workspace: Workspace) -> None:
+    (workspace.folder / "spec.yaml").write_text(workspace.experiment.spec, encoding="utf-8")
 
 
 def find_workspace(name: str, places: Places) -> Workspace:
@@ -177,16 +195,28 @@ def new_experiment(spec: ExperimentSpec, places: Places) -> ExperimentRecord:
     )
 
 
-def with_lawful_changes(recorded: ExperimentRecord, spec: ExperimentSpec) -> ExperimentRecord:
+def with_lawful_changes(
+    recorded: ExperimentRecord, spec: ExperimentSpec, found: LrRangeRecord | None
+) -> ExperimentRecord:
     """The recorded experiment with the new budget and resources.
+
+    Args:
+        recorded: the experiment that exists.
+        spec: as it is given now.
+        found: its learning rates, which stay what they are; None if they were not looked for, or
+            if that came to nothing: then another range may be given.
 
     Raises:
         UsageError: if anything else differs, with the differences.
     """
+    before = parse_recorded_spec(recorded.spec)
+    lawful: tuple[str, ...] = LAWFUL_CHANGES
+    if found is not None:
+        before, spec = (narrowed(one, found.low, found.high) for one in (before, spec))
+    elif awaits_lr_range(before):
+        lawful = (*lawful, f"search_space.{LR}.")
     unlawful = [
-        difference
-        for difference in differences(parse_recorded_spec(recorded.spec), spec)
-        if not difference.startswith(LAWFUL_CHANGES)
+        difference for difference in differences(before, spec) if not difference.startswith(lawful)
     ]
     if unlawful:
         raise UsageError(

@@ -12,6 +12,7 @@ from storage.ledger import (
     ExperimentRecord,
     ExportRecord,
     Ledger,
+    LrRangeRecord,
     RerunRecord,
     TestReading,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "ExperimentRecord",
     "ExportRecord",
     "Ledger",
+    "LrRangeRecord",
     "RerunRecord",
     "TestReading",
     "count_states",

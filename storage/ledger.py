@@ -25,6 +25,17 @@ experiments = sa.Table(
     sa.Column("finished_at", sa.DateTime),
 )
 
+lr_ranges = sa.Table(
+    "hpo_lr_ranges",
+    metadata,
+    sa.Column("experiment_id", sa.ForeignKey("hpo_experiments.id"), primary_key=True),
+    sa.Column("suggested", sa.Float, nullable=False),
+    sa.Column("low", sa.Float, nullable=False),
+    sa.Column("high", sa.Float, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("found_at", sa.DateTime, nullable=False),
+)
+
 epochs = sa.Table(
     "hpo_epochs",
     metadata,
@@ -87,6 +98,17 @@ class ExperimentRecord:
     git_commit: str | None
     data_fingerprint: str | None
     finished_at: dt.datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrRangeRecord:
+    """What the range test before a search found, before the spec's own limits cut it."""
+
+    suggested: float
+    low: float
+    high: float
+    seconds: float
+    found_at: dt.datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +191,15 @@ class Ledger:
             )
             if changed.rowcount == 0:
                 connection.execute(experiments.insert().values(**vars(experiment)))
+
+    def put_lr_range(self, experiment_id: str, record: LrRangeRecord) -> None:
+        """Record the learning rates of an experiment, once: its trials depend on them."""
+        self._write(lr_ranges.insert().values(experiment_id=experiment_id, **vars(record)))
+
+    def lr_range(self, experiment_id: str) -> LrRangeRecord | None:
+        """The learning rates that were found for an experiment, if there was a search for them."""
+        rows = self._select(sa.select(lr_ranges).where(lr_ranges.c.experiment_id == experiment_id))
+        return LrRangeRecord(**_without(rows[0], "experiment_id")) if rows else None
 
     def put_epoch(self, experiment_id: str, record: EpochRecord) -> None:
         """Record an epoch; a trial that is run again replaces its epochs."""

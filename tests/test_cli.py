@@ -106,4 +106,4 @@ def test_every_command_stands_in_the_readme() -> None:
     names = [command.callback.__name__ for command in app.registered_commands if command.callback]
     assert names
     for name in names:
-        assert f"hpo {name}" in readme
+        assert f"hpo {name.replace('_', '-')}" in readme

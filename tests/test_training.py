@@ -343,7 +343,7 @@ def test_a_network_deeper_than_its_image_is_infeasible(tmp_path: Path) -> None:
     """Each block halves the image: 8 pixels are 4, 2, 1."""
     constraints({"depth": 3}, context(tmp_path))
     report = TrialDrive(
-        task_of("trainables.cnn.training", tmp_path, config={"depth": 4}, metric="val_loss")
+        task_of("trainables.cnn.trainable", tmp_path, config={"depth": 4}, metric="val_loss")
     ).next_report()
     assert report.is_infeasible
     assert "backbone.block4.unit1.pool" in report.fail_reason
@@ -355,7 +355,7 @@ def test_the_seed_and_whole_numbers_for_fractions_are_welcome() -> None:
 
 def test_a_training_that_diverges_fails_with_its_learning_rate(tmp_path: Path) -> None:
     task = task_of(
-        "trainables.cnn.training", tmp_path, config={**SMALL_CNN, "lr": 1e30}, metric="val_loss"
+        "trainables.cnn.trainable", tmp_path, config={**SMALL_CNN, "lr": 1e30}, metric="val_loss"
     )
     report = TrialDrive(task).next_report()
     assert report.ending == "failed"

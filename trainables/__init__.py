@@ -7,7 +7,8 @@ imports torch, so a spec can be checked without it.
 from trainables.cnn.description import Inspection
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
 from trainables.images.errors import DataError
-from trainables.packing import PackedModel, pack
+from trainables.lr_range_test import LR, LrRange, LrRangeTest, range_test
+from trainables.packing import DESCRIPTION, PackedModel, pack
 from trainables.registry import (
     TRAINABLES,
     Trainable,
@@ -19,10 +20,14 @@ from trainables.registry import (
 
 __all__ = [
     "BEST_WEIGHTS",
+    "DESCRIPTION",
+    "LR",
     "TRAINABLES",
     "DataError",
     "FinalModel",
     "Inspection",
+    "LrRange",
+    "LrRangeTest",
     "PackedModel",
     "Trainable",
     "TrainableError",
@@ -31,4 +36,5 @@ __all__ = [
     "find_inspect",
     "find_trainable",
     "pack",
+    "range_test",
 ]

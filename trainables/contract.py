@@ -8,19 +8,29 @@ A trainable is a generator function that yields one mapping of metrics per epoch
             yield {"val_accuracy": 0.97}
 
 A plain function that returns a number or a mapping is a trainable of one report. Beside it, in the
-same module, may stand ``finish(config, trial) -> FinalModel`` (retrain on everything but the test
-set, test once, hand back what to export), ``fingerprint(config, trial) -> str`` (of the data),
-``warnings(config, trial) -> Sequence[str]`` (about the data, shown once at the start), and
-``constraints(config, trial) -> Mapping[str, float]`` (what is known before any training, e.g. the
-number of parameters; a ValueError says that the config cannot be built, and costs nothing). Whoever
-finds the data missing or unreadable raises a `DataError`: it ends the search, not the trial.
+same module, may stand
+
+- ``finish(config, trial) -> FinalModel``: retrain on everything but the test set, test once, hand
+  back what to export;
+- ``rebuild(description) -> torch.nn.Module``: the predictor of a `FinalModel.description`, with any
+  weights; without it TorchScript is the only format of export;
+- ``fingerprint(config, trial) -> str`` of the data;
+- ``warnings(config, trial) -> Sequence[str]`` about the data, shown once at the start;
+- ``find_lr(config, trial) -> LrRangeTest``: a range test of the learning rate; `range_test` makes
+  one of a function that takes a step at a given rate. The config may lack ``lr``;
+- ``constraints(config, trial) -> Mapping[str, float]``: what is known before any training, e.g. the
+  number of parameters; a ValueError says that the config cannot be built, and costs nothing.
+
+Whoever finds the data missing or unreadable raises a `DataError`, which ends the search, not the
+trial.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +77,12 @@ class FinalModel:
         test_labels: (n,) int64, their classes; None if what is learned is something else.
         metric: what was measured on the test set.
         metric_value: its value; of an accuracy it follows from ``n_correct``.
+        confusion: (n_classes, n_classes) int64, test images (or pixels of masks) by true class in
+            rows and predicted class in columns; None where there are no classes.
+        rms_errors: (n_values,) float, root mean squared error of each value on the test set; None
+            where there are no values.
+        description: what ``rebuild`` makes the predictor of, ready for JSON; None where a
+            trainable has no ``rebuild``: its predictor is exported as TorchScript alone.
     """
 
     predictor: torch.nn.Module
@@ -77,6 +93,9 @@ class FinalModel:
     test_labels: torch.Tensor | None = None
     metric: str = "accuracy"
     metric_value: float | None = None
+    confusion: torch.Tensor | None = None
+    rms_errors: torch.Tensor | None = None
+    description: Mapping[str, Any] | None = None
 
     @property
     def test_value(self) -> float:

@@ -7,6 +7,7 @@ bytes on, not even that. torch.jit is deprecated and warns some sixty times a ca
 from __future__ import annotations
 
 import io
+import json
 import warnings
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.contract import FinalModel
+
+DESCRIPTION = "hpo"
+"""Key of an exported file's metadata: the predictor's description and its trainable, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,10 @@ class PackedModel:
         images: (n, C, H, W) uint8, some test images.
         labels: (n,) int64, their classes; None if what is learned is something else.
         outputs: (n, ...) float32, what the model computed for them when packed.
+        confusion: (n_classes, n_classes) int64, the test set by true and predicted class; or None.
+        rms_errors: (n_values,) float64, error of each value on the test set; or None.
+        weights: the predictor's state as safetensors, which says in its metadata how to rebuild
+            the predictor; None where the trainable cannot.
     """
 
     torchscript: bytes
@@ -41,10 +49,16 @@ class PackedModel:
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64] | None
     outputs: npt.NDArray[np.float32]
+    confusion: npt.NDArray[np.int64] | None = None
+    rms_errors: npt.NDArray[np.float64] | None = None
+    weights: bytes | None = None
 
 
-def pack(model: FinalModel) -> PackedModel:
-    """Script the predictor on the CPU, and keep what it computes for its test images."""
+def pack(model: FinalModel, trainable: str = "") -> PackedModel:
+    """Script the predictor on the CPU, and keep what it computes for its test images.
+
+    ``trainable`` is the name by which ``rebuild`` is found again.
+    """
     import torch
 
     predictor, buffer = model.predictor.cpu().eval(), io.BytesIO()
@@ -62,4 +76,17 @@ def pack(model: FinalModel) -> PackedModel:
         images=model.test_images.numpy(),
         labels=None if model.test_labels is None else model.test_labels.numpy(),
         outputs=outputs.numpy(),
+        confusion=None if model.confusion is None else model.confusion.numpy(),
+        rms_errors=None if model.rms_errors is None else model.rms_errors.numpy(),
+        weights=None if model.description is None else _weights(model, trainable),
     )
+
+
+def _weights(model: FinalModel, trainable: str) -> bytes:
+    """The state of the predictor, its description beside it."""
+    from safetensors.torch import save
+
+    assert model.description is not None
+    description = {"trainable": trainable, **model.description}
+    state = {name: value.contiguous() for name, value in model.predictor.state_dict().items()}
+    return save(state, {DESCRIPTION: json.dumps(description)})

@@ -11,13 +11,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables import analytic
 from trainables.cnn.config import CnnConfig
 from trainables.cnn.description import Inspection
 from trainables.contract import FinalModel, TrialContext
 from trainables.hyperparameters import value_problem
+from trainables.lr_range_test import LrRangeTest
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,7 @@ class TrainableInfo:
         inspect: "package.module:function" that describes the network of a config, without torch;
             empty if there is no network.
         value_problem: says what is wrong with the value of a hyperparameter; "" if nothing is.
+        finds_lr: whether its module offers ``find_lr``.
     """
 
     target: str
@@ -38,6 +43,7 @@ class TrainableInfo:
     config_keys: tuple[str, ...]
     inspect: str = ""
     value_problem: Callable[[str, Any], str] = lambda _key, _value: ""
+    finds_lr: bool = False
 
 
 TRAINABLES: dict[str, TrainableInfo] = {
@@ -47,11 +53,12 @@ TRAINABLES: dict[str, TrainableInfo] = {
         config_keys=analytic.CONFIG_KEYS,
     ),
     "cnn": TrainableInfo(
-        target="trainables.cnn.training:train",
+        target="trainables.cnn.trainable:train",
         metrics=("train_loss", "val_loss", "val_accuracy", "val_r2", "val_iou"),
         config_keys=tuple(CnnConfig.model_fields),
         inspect="trainables.cnn.description:inspect",
         value_problem=partial(value_problem, CnnConfig),
+        finds_lr=True,
     ),
 }
 
@@ -71,7 +78,9 @@ class Trainable:
     finish: Callable[[dict[str, Any], TrialContext], FinalModel] | None
     fingerprint: Callable[[dict[str, Any], TrialContext], str] | None
     constraints: Callable[[dict[str, Any], TrialContext], Mapping[str, float]] | None = None
+    rebuild: Callable[[dict[str, Any]], torch.nn.Module] | None = None
     warnings: Callable[[dict[str, Any], TrialContext], Sequence[str]] | None = None
+    find_lr: Callable[[dict[str, Any], TrialContext], LrRangeTest] | None = None
 
     def reports(self, config: dict[str, Any], trial: TrialContext) -> Iterator[Any]:
         """Whatever ``train`` yields; what a plain function returns is its one report."""
@@ -112,7 +121,9 @@ def find_trainable(name: str, import_paths: Sequence[Path] = ()) -> Trainable:
         finish=getattr(module, "finish", None),
         fingerprint=getattr(module, "fingerprint", None),
         constraints=getattr(module, "constraints", None),
+        rebuild=getattr(module, "rebuild", None),
         warnings=getattr(module, "warnings", None),
+        find_lr=getattr(module, "find_lr", None),
     )
 
 

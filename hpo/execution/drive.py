@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, TrialTask
-from trainables import DataError, Trainable, find_trainable, pack
+from trainables import DataError, LrRangeTest, Trainable, find_trainable, pack
 
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<frozen ")
 """Where code lies that no user wrote."""
@@ -41,8 +41,8 @@ class TrialDrive:
     def next_report(self) -> EpochReport:
         """Train one epoch more and report it."""
         start = time.perf_counter()
-        if self._task.purpose == "finish":
-            return self._finish()
+        if self._task.purpose != "train":
+            return self._only_report()
         try:
             with self._output_to_file():
                 if self._reports is None:
@@ -91,19 +91,36 @@ class TrialDrive:
         except ValueError as error:
             raise InfeasibleConfigError(str(error)) from None
 
-    def _finish(self) -> EpochReport:
-        """Retrain and test: one report, which carries the model."""
-        task, start = self._task, time.perf_counter()
+    def _only_report(self) -> EpochReport:
+        """Everything that is no epoch: one report, which carries what the trainable hands back."""
+        start = time.perf_counter()
+        hand_back = self._find_lr if self._task.purpose == "find_lr" else self._finish
         try:
             with self._output_to_file():
-                finish = self._trainable().finish
-                model = None if finish is None else pack(finish(dict(task.config), task.context))
+                report = hand_back(self._trainable())
         except (Exception, SystemExit) as error:  # noqa: BLE001  it is the task's end, with reason
             return self._failed(error, time.perf_counter() - start)
         seconds = time.perf_counter() - start
-        return EpochReport(
-            epoch=1, metrics={}, seconds=seconds, ending="complete", final_model=model
-        )
+        return replace(report, epoch=1, seconds=seconds, ending="complete")
+
+    def _finish(self, trainable: Trainable) -> EpochReport:
+        """Retrain and test."""
+        task = self._task
+        if trainable.finish is None:
+            return self._last
+        model = pack(trainable.finish(dict(task.config), task.context), task.trainable)
+        return replace(self._last, final_model=model)
+
+    def _find_lr(self, trainable: Trainable) -> EpochReport:
+        """The range test."""
+        task = self._task
+        self._known_beforehand(trainable)
+        if trainable.find_lr is None:
+            raise ReportError(f"trainable {task.trainable!r} offers no `find_lr`")
+        test = trainable.find_lr(dict(task.config), task.context)
+        if not isinstance(test, LrRangeTest):
+            raise ReportError(f"`find_lr` must return an LrRangeTest, got {test!r:.80}")
+        return replace(self._last, lr_range_test=test)
 
     def _trainable(self) -> Trainable:
         self._task.context.folder.mkdir(parents=True, exist_ok=True)

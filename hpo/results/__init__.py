@@ -1,30 +1,77 @@
-"""Results: finalists, retraining, export, summary and report."""
+"""Results: finalists, retraining, exports, predictions, summary, report and model card."""
 
-from hpo.results.export import MODEL_FILE, export_model, save_examples
+from hpo.results.comparison import (
+    ONNX_RESIZING_TOLERANCE,
+    TOLERANCE,
+    Comparison,
+    compare_reloaded,
+    refuse_mismatch,
+)
+from hpo.results.evidence import EVIDENCE_FILE, Evidence, read_evidence
+from hpo.results.export import (
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    entry_of,
+    export_model,
+    record_of,
+    save_examples,
+    unfinished,
+)
 from hpo.results.finalists import rerun_tasks
+from hpo.results.lr_figures import draw_range_test, range_test_text
+from hpo.results.manifest import (
+    MANIFEST_FILE,
+    ManifestEntry,
+    read_manifest,
+    verified,
+    write_manifest,
+)
+from hpo.results.model_card import MODEL_CARD_FILE, write_model_card
 from hpo.results.outcome import Finalist, Outcome, choose_finalists, read_outcome
-from hpo.results.predict import Prediction, predict
+from hpo.results.predict import Prediction, Predictions, predict
 from hpo.results.report import REPORT_FILE, write_report
 from hpo.results.retrain import accuracy_interval, retrain_task, test_interval
 from hpo.results.summary import params_text, summary, trials_line
 
 __all__ = [
+    "EVIDENCE_FILE",
+    "MANIFEST_FILE",
+    "MODEL_CARD_FILE",
     "MODEL_FILE",
+    "ONNX_RESIZING_TOLERANCE",
     "REPORT_FILE",
+    "TOLERANCE",
+    "WEIGHTS_FILE",
+    "Comparison",
+    "Evidence",
     "Finalist",
+    "ManifestEntry",
     "Outcome",
     "Prediction",
+    "Predictions",
     "accuracy_interval",
     "choose_finalists",
+    "compare_reloaded",
+    "draw_range_test",
+    "entry_of",
     "export_model",
     "params_text",
     "predict",
+    "range_test_text",
+    "read_evidence",
+    "read_manifest",
     "read_outcome",
+    "record_of",
+    "refuse_mismatch",
     "rerun_tasks",
     "retrain_task",
     "save_examples",
     "summary",
     "test_interval",
     "trials_line",
+    "unfinished",
+    "verified",
+    "write_manifest",
+    "write_model_card",
     "write_report",
 ]

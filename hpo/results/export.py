@@ -1,74 +1,95 @@
-"""Export the retrained winner as TorchScript, reload it in a new process and compare."""
+"""Export the retrained winner as TorchScript, and keep what the other formats are made of."""
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import json
 import re
-import subprocess
-import sys
-import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from hpo.errors import ExportMismatchError
+from hpo.exported import FORMATS
+from hpo.results.comparison import Comparison, compare_reloaded, refuse_mismatch
+from hpo.results.evidence import EVIDENCE_FILE, keep_evidence
+from hpo.results.manifest import ManifestEntry, sha256_of, write_manifest
 from storage import ExportRecord
 from trainables import PackedModel
 
-MODEL_FILE = "standalone_model.pt"
+MODEL_FILE = FORMATS["torchscript"].file
+WEIGHTS_FILE = FORMATS["safetensors"].file
 N_EXAMPLES = 10
-TOLERANCE = 1e-5
-"""Largest difference of an output between the trained and the reloaded model."""
 
 
 def export_model(model: PackedModel, trial_number: int, folder: Path) -> ExportRecord:
     """Write ``standalone_model.pt`` and prove that a new process computes the same with it.
 
+    Beside it lie the plain weights and the evidence of the test set, of which `hpo export` makes
+    other formats, and the manifest of all of them. What an earlier winner left is removed.
+
     Raises:
-        ExportMismatchError: if an output differs by more than ``TOLERANCE``, or the file
-            cannot be loaded.
+        ExportMismatchError: if an output differs by more than the tolerance, or the file cannot
+            be loaded.
     """
     path = folder / MODEL_FILE
-    beside = path.with_suffix(".part")
+    beside = unfinished(path)
     beside.write_bytes(model.torchscript)
-    difference = reloaded_difference(beside, model)
-    if not difference <= TOLERANCE:  # also for NaN
-        raise ExportMismatchError(
-            f"{beside}: outputs of the reloaded model differ by up to {difference:.2g} from "
-            f"the trained one's, more than {TOLERANCE:g}; the file is not fit for use"
-        )
+    comparison = compare_reloaded(beside, {"images": model.images, "outputs": model.outputs})
+    refuse_mismatch(beside, comparison)
+    for known in FORMATS.values():
+        (folder / known.file).unlink(missing_ok=True)
     beside.replace(path)
-    return ExportRecord(
-        path=str(path),
+    entries = [entry_of(path, "torchscript", trial_number, comparison)]
+    keep_evidence(model, folder / EVIDENCE_FILE)
+    entries.append(entry_of(folder / EVIDENCE_FILE, "evidence", trial_number))
+    if model.weights is not None:
+        (folder / WEIGHTS_FILE).write_bytes(model.weights)
+        entries.append(entry_of(folder / WEIGHTS_FILE, "safetensors", trial_number))
+    write_manifest(folder, entries)
+    return record_of(path, entries[0])
+
+
+def unfinished(path: Path) -> Path:
+    """Where a file is written until it is compared; its suffix still names its format."""
+    return path.with_name(f"part-{path.name}")
+
+
+def entry_of(
+    path: Path,
+    format_name: str,
+    trial_number: int,
+    comparison: Comparison | None = None,
+    seconds: float | None = None,
+) -> ManifestEntry:
+    """What the manifest says of a file that lies in its place."""
+    entry = ManifestEntry(
+        file=path.name,
+        format=format_name,
         trial_number=trial_number,
-        sha256=hashlib.sha256(model.torchscript).hexdigest(),
-        max_difference=difference,
-        n_compared=len(model.images),
-        exported_at=dt.datetime.now(dt.UTC).replace(tzinfo=None),
+        sha256=sha256_of(path),
+        n_bytes=path.stat().st_size,
+        seconds=seconds,
+    )
+    if comparison is None:
+        return entry
+    return replace(
+        entry,
+        n_compared=comparison.n_compared,
+        max_difference=comparison.max_difference,
+        max_difference_resized=comparison.max_difference_resized,
+        argmax_agreement=comparison.argmax_agreement,
     )
 
 
-def reloaded_difference(path: Path, model: PackedModel) -> float:
-    """Largest absolute difference of an output when a new process loads ``path``.
-
-    Raises:
-        ExportMismatchError: if it cannot load it.
-    """
-    with tempfile.TemporaryDirectory(prefix="hpo-export-") as folder:
-        inputs = Path(folder) / "inputs.npz"
-        np.savez(inputs, images=model.images, expected=model.outputs)
-        done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("reload_check.py")), str(path), inputs],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no output"]
-        raise ExportMismatchError(f"{path} cannot be reloaded in a new process: {last[0]}")
-    return float(json.loads(done.stdout)["max_difference"])
+def record_of(path: Path, entry: ManifestEntry) -> ExportRecord:
+    """What the ledger keeps of a file that was compared."""
+    assert entry.max_difference is not None
+    return ExportRecord(
+        path=str(path),
+        trial_number=entry.trial_number,
+        sha256=entry.sha256,
+        max_difference=entry.max_difference,
+        n_compared=entry.n_compared,
+        exported_at=dt.datetime.now(dt.UTC).replace(tzinfo=None),
+    )
 
 
 def save_examples(model: PackedModel, folder: Path) -> list[Path]:

@@ -147,7 +147,7 @@ def slice_figures(outcome: Outcome, study: Study) -> list[go.Figure]:
         if isinstance(parameter, CategoricalParameter):
             labels = {repr(choice): str(choice) for choice in parameter.choices}
             figure.update_xaxes(_short_ticks(labels))
-        else:
+        elif isinstance(parameter, IntParameter | FloatParameter):
             figure.update_xaxes(_whole_range(parameter))
         figures.append(_styled(figure, name, metric, height=240, legend=False))
     return figures

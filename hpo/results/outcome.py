@@ -5,11 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.exported import FORMATS
 from hpo.spec import ExperimentSpec, parse_recorded_spec
 from storage import EpochRecord, ExperimentRecord, ExportRecord, Ledger, RerunRecord, TestReading
 
@@ -75,8 +77,16 @@ class Outcome:
 
     @property
     def export(self) -> ExportRecord | None:
-        """The winner's exported model."""
-        return next((e for e in self.exports if self._is_winner(e.trial_number)), None)
+        """The winner's model as TorchScript, which every run leaves."""
+        file = FORMATS["torchscript"].file
+        return next(
+            (
+                export
+                for export in self.exports
+                if self._is_winner(export.trial_number) and Path(export.path).name == file
+            ),
+            None,
+        )
 
     def _is_winner(self, number: int) -> bool:
         return self.winner is not None and self.winner.number == number

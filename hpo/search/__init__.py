@@ -1,5 +1,6 @@
 """The search: spaces, samplers, schedulers, and the study as a source of tasks."""
 
+from hpo.search.narrowing import awaits_lr_range, narrowed
 from hpo.search.samplers import SAMPLERS, build_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
 from hpo.search.source import SearchObserver, StudySource, n_trials_of
@@ -11,11 +12,13 @@ __all__ = [
     "SearchObserver",
     "Space",
     "StudySource",
+    "awaits_lr_range",
     "build_sampler",
     "build_scheduler",
     "distributions",
     "grid",
     "n_distinct_configs",
     "n_trials_of",
+    "narrowed",
     "values",
 ]

@@ -15,17 +15,28 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from hpo.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter
+from hpo.spec import (
+    CategoricalParameter,
+    FloatParameter,
+    FoundParameter,
+    IntParameter,
+    Parameter,
+    RangedParameter,
+)
 
 Space = Mapping[str, Parameter]
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """The same space in Optuna's words, parameter by parameter."""
-    return {name: _distribution(parameter) for name, parameter in space.items()}
+    """The same space in Optuna's words; a parameter whose range is yet to be found is not in it."""
+    return {
+        name: _distribution(parameter)
+        for name, parameter in space.items()
+        if not isinstance(parameter, FoundParameter)
+    }
 
 
-def _distribution(parameter: Parameter) -> BaseDistribution:
+def _distribution(parameter: RangedParameter) -> BaseDistribution:
     if isinstance(parameter, IntParameter):
         return IntDistribution(
             parameter.low, parameter.high, log=parameter.log, step=parameter.step
@@ -70,6 +81,8 @@ def n_values(parameter: Parameter) -> int | None:
         # As written: 3 * 0.1 is not 0.3 in binary.
         span = Fraction(str(parameter.high)) - Fraction(str(parameter.low))
         return int(span / Fraction(str(parameter.step))) + 1
+    if isinstance(parameter, FoundParameter):
+        return None
     return len(parameter.choices)
 
 
@@ -82,5 +95,6 @@ def values(parameter: Parameter) -> list[Any] | None:
         return None
     if isinstance(parameter, IntParameter):
         return list(range(parameter.low, parameter.high + 1, parameter.step))
+    assert isinstance(parameter, FloatParameter)
     low, step = Fraction(str(parameter.low)), Fraction(str(parameter.step or 0))
     return [float(low + index * step) for index in range(count)]

@@ -130,7 +130,8 @@ def _message(data: dict[str, Any], path: KeyPath, detail: dict[str, Any]) -> str
         return f"unknown key{_did_you_mean(str(path[-1]), known)}Known: {', '.join(known)}"
     if kind == "union_tag_invalid":
         key = context["discriminator"].strip("'")
-        known = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+        tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+        known = [tag for tag in tags if tag != "found"]  # is written `from: lr_finder`
         word = path[0] if key == "name" else "type"
         return (
             f"unknown {word} {context['tag']!r}"
@@ -177,7 +178,8 @@ def _known_keys(loc: Sequence[str | int]) -> list[str]:
             continue
         model = _member_with_tag(model, part) or model
     if isinstance(model, type) and issubclass(model, BaseModel):
-        return sorted(model.model_fields)
+        fields = model.model_fields.items()
+        return sorted(field.alias or name for name, field in fields if not field.exclude)
     return []
 
 

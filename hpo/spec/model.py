@@ -102,8 +102,35 @@ class CategoricalParameter(Section):
         return []
 
 
+class FoundParameter(Section):
+    """A learning rate whose range a range test finds before the search: ``lr: {from: lr_finder}``.
+
+    It is searched on a logarithmic scale. ``low`` and ``high``, where given, are limits to which
+    the range found is cut.
+    """
+
+    type: Literal["found"] = Field(exclude=True)  # which no file says: `from` says it
+    source: Literal["lr_finder"] = Field(alias="from")
+    low: float | None = Field(default=None, gt=0)
+    high: float | None = Field(default=None, gt=0)
+
+    def breaches(self) -> list[tuple[str, str]]:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            return [("low", f"`low` must be < `high`, which is {self.high!r}")]
+        return []
+
+
+def _found(value: Any) -> Any:
+    """``from`` makes a parameter one that is found; it is a float, whether it says so or not."""
+    if isinstance(value, dict) and "from" in value and value.get("type", "float") == "float":
+        return {**value, "type": "found"}
+    return value
+
+
+RangedParameter = IntParameter | FloatParameter | CategoricalParameter
+"""What can be drawn: its values are known."""
 Parameter = Annotated[
-    IntParameter | FloatParameter | CategoricalParameter, Field(discriminator="type")
+    RangedParameter | FoundParameter, Field(discriminator="type"), BeforeValidator(_found)
 ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.spec.source import KeyPath
-from trainables import TRAINABLES, TrainableError, find_trainable
+from trainables import LR, TRAINABLES, TrainableError, find_trainable
 
 MAX_LISTED = 20
 """Known names; of more, the nearest one says enough."""
@@ -28,6 +28,7 @@ def rules_between_sections(data: Mapping[str, Any], import_paths: Sequence[Path]
         *_trainable_exists(data, import_paths),
         *_trainable_knows_names(data),
         *_trainable_takes_values(data),
+        *_trainable_finds_lr(data, import_paths),
     ]
 
 
@@ -70,9 +71,14 @@ def _grid_is_finite(data: Mapping[str, Any]) -> Problems:
         )
         for name, parameter in _section(data, "search_space").items()
         if isinstance(parameter, Mapping)
-        and parameter.get("type") == "float"
-        and parameter.get("step") is None
-        and parameter.get("low") != parameter.get("high")
+        and (
+            "from" in parameter
+            or (
+                parameter.get("type") == "float"
+                and parameter.get("step") is None
+                and parameter.get("low") != parameter.get("high")
+            )
+        )
     ]
 
 
@@ -133,8 +139,38 @@ def _values(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, Any]]:
         for end in ("low", "high"):
             value = parameter.get(end)
             if isinstance(value, int | float) and not isinstance(value, bool):
-                is_float = parameter.get("type") == "float"
+                is_float = parameter.get("type") == "float" or "from" in parameter
                 yield ("search_space", key, end), key, float(value) if is_float else value
+
+
+def _trainable_finds_lr(data: Mapping[str, Any], import_paths: Sequence[Path]) -> Problems:
+    """``from: lr_finder`` is for the learning rate, of trainables that offer a range test."""
+    found = [
+        name
+        for name, parameter in _section(data, "search_space").items()
+        if isinstance(parameter, Mapping) and parameter.get("from") == "lr_finder"
+    ]
+    problems: Problems = [
+        (("search_space", name, "from"), f"the finder sets `{LR}` alone; give `low` and `high`")
+        for name in found
+        if name != LR
+    ]
+    if LR in found and not _finds_lr(data.get("trainable"), import_paths):
+        path = ("search_space", LR, "from")
+        problems.append(
+            (path, f"trainable {data['trainable']!r} offers no `find_lr`; give `low` and `high`")
+        )
+    return problems
+
+
+def _finds_lr(name: Any, import_paths: Sequence[Path]) -> bool:
+    """Also of what is no trainable: that is another problem."""
+    if name in TRAINABLES:
+        return TRAINABLES[name].finds_lr
+    try:
+        return not isinstance(name, str) or find_trainable(name, import_paths).find_lr is not None
+    except TrainableError:
+        return True
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ def spec_to_yaml(spec: ExperimentSpec) -> str:
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 100
     stream = io.StringIO()
-    yaml.dump(spec.model_dump(mode="python"), stream)
+    yaml.dump(spec.model_dump(mode="python", by_alias=True), stream)
     return stream.getvalue()
 
 
@@ -40,7 +40,7 @@ _QuotingRepresenter.add_representer(str, _QuotingRepresenter.represent_str)
 
 def differences(old: ExperimentSpec, new: ExperimentSpec) -> list[str]:
     """Each value that differs, e.g. ``search_space.lr.high: 0.01 -> 0.1``; empty if equal."""
-    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    before, after = (_flat(spec.model_dump(by_alias=True)) for spec in (old, new))
     return [
         f"{path}: {before.get(path, 'absent')!s} -> {after.get(path, 'absent')!s}"
         for path in [*before, *(path for path in after if path not in before)]

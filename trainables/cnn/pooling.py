@@ -20,11 +20,12 @@ class FractionalMaxPool(nn.Module):
         self.ratio = ratio
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        offset = torch.full((2,), 0.5)
+        across, down = 0.5, 0.5
         if self.training:
-            offset = torch.rand(2)
-        rows = self._starts(images.shape[2], float(offset[0])).to(images.device)
-        columns = self._starts(images.shape[3], float(offset[1])).to(images.device)
+            drawn = torch.rand(2)
+            down, across = float(drawn[0]), float(drawn[1])
+        rows = self._starts(images.shape[2], down).to(images.device)
+        columns = self._starts(images.shape[3], across).to(images.device)
         tall = torch.maximum(images.index_select(2, rows), images.index_select(2, rows + 1))
         return torch.maximum(tall.index_select(3, columns), tall.index_select(3, columns + 1))
 
@@ -84,5 +85,35 @@ class PyramidPool(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         vectors: list[torch.Tensor] = []
         for level in self.levels:
-            vectors.append(level(images).flatten(1))  # noqa: PERF401  TorchScript has none
+            if torch.jit.is_scripting():  # type: ignore[attr-defined]
+                vectors.append(level(images).flatten(1))
+            else:  # which TorchScript leaves unread
+                vectors.append(_pooled(level, images).flatten(1))
         return torch.cat(vectors, dim=1)
+
+
+def _pooled(level: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What ``level`` computes; for ONNX, which has no adaptive maxima, bin by bin."""
+    if torch.onnx.is_in_onnx_export():
+        assert isinstance(level, nn.AdaptiveMaxPool2d)
+        assert isinstance(level.output_size, int)
+        return _maxima(images, level.output_size)
+    pooled: torch.Tensor = level(images)
+    return pooled
+
+
+def _maxima(images: torch.Tensor, n: int) -> torch.Tensor:
+    """(B, C, H, W) -> (B, C, n, n): the maximum of each of n x n bins, as torch lays them."""
+    rows, columns = _bins(images.shape[2], n), _bins(images.shape[3], n)
+    return torch.stack(
+        [
+            torch.stack([images[:, :, row, column].amax((2, 3)) for column in columns], dim=-1)
+            for row in rows
+        ],
+        dim=-2,
+    )
+
+
+def _bins(size: int, n: int) -> list[slice]:
+    """From the floor of where a bin begins to the ceiling of where it ends: they may overlap."""
+    return [slice(index * size // n, -(-(index + 1) * size // n)) for index in range(n)]

@@ -1,8 +1,10 @@
-"""The network with everything around it that production needs, in one scriptable module."""
+"""The network with everything around it that production needs, in one module to export."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +12,11 @@ from torch.nn import functional
 from torchvision import transforms
 
 from trainables.cnn.architecture import Target
+from trainables.cnn.build import Network
+from trainables.cnn.config import CnnConfig
+from trainables.cnn.description import network_for
+from trainables.images.augmentation import evaluation_transforms
+from trainables.images.dataset import DataFacts
 
 
 class Predictor(nn.Module):
@@ -48,3 +55,52 @@ class Predictor(nn.Module):
         if self.target == "values":
             return outputs
         return functional.softmax(outputs, dim=1)
+
+
+def around(
+    network: nn.Module,
+    config: CnnConfig,
+    data: DataFacts,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Predictor:
+    """The predictor of a network for images like ``data``, of fractions with ``mean``, ``std``."""
+    return Predictor(
+        network,
+        fit=evaluation_transforms(config),
+        in_channels=data.channels,
+        class_names=data.class_names,
+        mean=mean,
+        std=std,
+        target=data.target,
+    )
+
+
+def describe_predictor(
+    config: CnnConfig, data: DataFacts, mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Any]:
+    """Everything of a predictor but its weights, ready for JSON."""
+    return {
+        "class_names": list(data.class_names),
+        "in_channels": data.channels,
+        "target": data.target,
+        "image_size": [data.height, data.width],
+        "mean": list(mean),
+        "std": list(std),
+        "config": config.model_dump(),
+        "data": asdict(data),
+    }
+
+
+def rebuild(description: Mapping[str, Any]) -> Predictor:
+    """The predictor of `describe_predictor`, with any weights.
+
+    Raises:
+        CnnConfigError: if its config breaks a rule of `CnnConfig`.
+        InfeasibleError: if its network cannot be built.
+    """
+    config = CnnConfig.from_mapping(description["config"])
+    facts = description["data"]
+    data = DataFacts(**{**facts, "class_names": tuple(facts["class_names"])})
+    network = Network(network_for(config, data))
+    return around(network, config, data, description["mean"], description["std"]).eval()

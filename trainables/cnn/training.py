@@ -1,4 +1,4 @@
-"""Train a CNN for a config, and finish the winner: the trainable of ``search_spaces/cnn.yaml``."""
+"""Train a CNN for a config, and finish the winner."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ from torch import nn
 
 from trainables.cnn.build import Network
 from trainables.cnn.config import CnnConfig
-from trainables.cnn.description import constraints, network_for
+from trainables.cnn.description import network_for
 from trainables.cnn.initialization import initialize
 from trainables.cnn.lr_schedules import build_lr_schedule
-from trainables.cnn.objectives import METRICS, Accuracy, Score, loss_of, new_score
+from trainables.cnn.objectives import (
+    METRICS,
+    Accuracy,
+    MeanIoU,
+    RSquared,
+    Score,
+    loss_of,
+    new_score,
+)
 from trainables.cnn.optimizers import build_optimizer
-from trainables.cnn.predictor import Predictor
+from trainables.cnn.predictor import Predictor, around, describe_predictor
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
 from trainables.images.augmentation import TrainingTransforms, evaluation_transforms, normalize
 from trainables.images.dataset import LabelledImages, channel_statistics, describe, load_split
-
-__all__ = ["constraints", "fingerprint", "finish", "train", "warnings"]
 
 DEFAULT_MAX_EPOCHS = 12
 N_COMPARED_IMAGES = 256
@@ -69,14 +75,17 @@ def finish(config: Mapping[str, Any], trial: TrialContext) -> FinalModel:
     _, score = training.evaluate(data.test)
     images, targets = data.test.batch(slice(N_COMPARED_IMAGES))
     return FinalModel(
-        predictor=training.predictor(data.class_names),
+        predictor=training.predictor(),
         class_names=data.class_names,
         n_correct=score.n_correct if isinstance(score, Accuracy) else None,
+        confusion=score.confusion if isinstance(score, Accuracy | MeanIoU) else None,
+        rms_errors=score.rms_errors() if isinstance(score, RSquared) else None,
         n_test=len(data.test),
         test_images=torch.from_numpy(images),
         test_labels=torch.from_numpy(targets) if training.target == "classes" else None,
         metric=METRICS[training.target],
         metric_value=score.value(),
+        description=training.description(),
     )
 
 
@@ -99,10 +108,10 @@ class Training:
 
     def __init__(self, config: CnnConfig, trial: TrialContext, images: LabelledImages) -> None:
         torch.set_num_threads(trial.threads)
-        data = describe(config, trial.data_dir)
+        self._data = data = describe(config, trial.data_dir)
         self.config, self.trial, self.target = config, trial, data.target
         self.n_epochs = trial.max_epochs or DEFAULT_MAX_EPOCHS
-        self._images, self._in_channels = images, data.channels
+        self._images = images
         self._mean, self._std = channel_statistics(images)  # of the training part only
         with self._seeded(epoch=0):
             self.network: nn.Module = Network(network_for(config, data))
@@ -123,14 +132,20 @@ class Training:
         Raises:
             TrainingDivergedError: if the loss is not finite.
         """
+        losses = list(self.steps(epoch))
+        return sum(losses) / len(losses)
+
+    def steps(self, epoch: int) -> Iterator[float]:
+        """The same step by step: yields the loss of each.
+
+        Until it has ended or is closed, the global generators are those of the epoch.
+        """
         self.network.train()
         with self._seeded(epoch):
             order, size = torch.randperm(len(self._images)), self.config.batch_size
-            losses = [
-                self.step(*self._batch(self._images, order[step * size : (step + 1) * size]))
-                for step in range(self._n_steps)
-            ]
-        return sum(losses) / len(losses)
+            for step in range(self._n_steps):
+                chosen = order[step * size : (step + 1) * size]
+                yield self.step(*self._batch(self._images, chosen))
 
     def step(self, images: torch.Tensor, targets: torch.Tensor) -> float:
         """One step of the optimizer on (B, C, H, W) uint8 images; returns the loss.
@@ -150,6 +165,11 @@ class Training:
         self._lr_schedule.step()
         return loss.item()
 
+    def set_lr(self, lr: float) -> None:
+        """Take the next step at this rate; after it the schedule sets its own again."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+
     @torch.no_grad()
     def evaluate(self, images: LabelledImages) -> tuple[float, Score]:
         """Mean loss and metric on ``images``, without augmentation."""
@@ -162,17 +182,15 @@ class Training:
             score.add(outputs, targets)
         return loss / len(images), score
 
-    def predictor(self, class_names: tuple[str, ...]) -> Predictor:
+    def predictor(self) -> Predictor:
         """The trained network on the CPU, with its preprocessing, ready for export."""
-        return Predictor(
-            self.network.cpu().to(memory_format=torch.contiguous_format),
-            fit=self._fit,
-            in_channels=self._in_channels,
-            class_names=class_names,
-            mean=self._mean,
-            std=self._std,
-            target=self.target,
-        ).eval()
+        network = self.network.cpu().to(memory_format=torch.contiguous_format)
+        return around(network, self.config, self._data, self._mean, self._std).eval()
+
+    def description(self) -> dict[str, Any]:
+        """What `rebuild` makes the predictor of, ready for JSON."""
+        described = describe_predictor(self.config, self._data, self._mean, self._std)
+        return {**described, "n_trained_on": len(self._images)}
 
     def _outputs(self, images: torch.Tensor) -> torch.Tensor:
         normalized = normalize(images, self._mean, self._std)

@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 from trainables.images.arrays import Target
 from trainables.images.config import AugmentationConfig, DataConfig
 from trainables.images.errors import DataError
+from trainables.images.fitting import Fit
 
 # Images that share one draw of those transformations that torchvision makes on whole batches only.
 # Nearly all of the time of a draw is fixed cost (0.5 ms on 8x8 images, as long for 1 image as for
@@ -34,13 +35,6 @@ POLICIES = {
 }
 
 
-def fit(size: int) -> nn.Sequential:
-    """Resize the shorter side to ``size`` and cut out the central square; scriptable."""
-    return nn.Sequential(
-        transforms.Resize([size], antialias=True), transforms.CenterCrop([size, size])
-    )
-
-
 def evaluation_transforms(data: DataConfig) -> nn.Sequential:
     """From (B, C, H, W) uint8 images of any size to the network's input size; scriptable.
 
@@ -48,7 +42,7 @@ def evaluation_transforms(data: DataConfig) -> nn.Sequential:
     changes nothing when it is done again, so that a file and its cached pixels end up the same.
     """
     return nn.Sequential(
-        fit(data.shorter_side), transforms.CenterCrop([data.image_size, data.image_size])
+        Fit(data.shorter_side), transforms.CenterCrop([data.image_size, data.image_size])
     )
 
 
@@ -86,7 +80,7 @@ class TrainingTransforms:
 
 def _steps(data: DataConfig, augmentation: AugmentationConfig) -> list[Step]:
     on = augmentation
-    steps: list[Step] = [fit(data.shorter_side)]
+    steps: list[Step] = [Fit(data.shorter_side)]
     if on.affine_degrees or on.affine_translate or on.affine_scale:
         steps.append(RandomAffine(on.affine_degrees, on.affine_translate, on.affine_scale))
     if on.jitter_brightness or on.jitter_contrast or on.jitter_saturation or on.jitter_hue:

@@ -242,7 +242,7 @@ def _fitted(pixels: Pixels, size: int) -> Pixels:
     """The centre of a picture, (C, size, size), with the exported model's own functions."""
     import torch
 
-    from trainables.images.augmentation import fit
+    from trainables.images.fitting import Fit
 
     shorter, longer = sorted(pixels.shape[1:])
     try:
@@ -251,7 +251,7 @@ def _fitted(pixels: Pixels, size: int) -> Pixels:
         raise PictureError(
             f"is {longer / shorter:.0f} times as long as wide; resized it {error}"
         ) from None
-    fitted: Pixels = fit(size)(torch.from_numpy(pixels)[None])[0].numpy()
+    fitted: Pixels = Fit(size)(torch.from_numpy(pixels)[None])[0].numpy()
     return fitted
 
 

@@ -1,0 +1,96 @@
+"""Reload an exported file in a new process and compare what it computes with the trained model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hpo.errors import ExportMismatchError
+
+TOLERANCE = 1e-5
+"""Largest difference of an output between the trained and the reloaded model."""
+
+ONNX_RESIZING_TOLERANCE = 0.05
+"""The same where ONNX has to resize images: a pixel in 8,000 may be a grey level off, since torch
+and onnxruntime add in another order before they round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a new process found.
+
+    Attributes:
+        n_compared: images.
+        max_difference: largest absolute difference of an output.
+        argmax_agreement: share of equal largest outputs (over images, or pixels of masks); None
+            of a regression.
+        max_difference_resized: largest difference on images in another size; None if not asked.
+        libraries: which of the large libraries the process had to import.
+    """
+
+    n_compared: int
+    max_difference: float
+    argmax_agreement: float | None
+    max_difference_resized: float | None
+    libraries: list[str]
+
+
+def compare_reloaded(path: Path, inputs: Mapping[str, npt.NDArray[np.generic]]) -> Comparison:
+    """Load ``path`` in a new process and compare it on ``inputs``.
+
+    Args:
+        path: an exported file; its suffix names the format.
+        inputs: "images" (n, C, H, W) uint8 and the "outputs" that are expected for them; "resized"
+            and "resized_outputs" the same in another size, or missing.
+
+    Raises:
+        ExportMismatchError: if it cannot be loaded or run there.
+    """
+    with tempfile.TemporaryDirectory(prefix="hpo-export-") as folder:
+        inputs_path = Path(folder) / "inputs.npz"
+        with inputs_path.open("wb") as file:
+            np.savez(file, **inputs)  # type: ignore[arg-type]
+        # -P: this folder holds a report.py and others, which no library shall import for its own.
+        script = Path(__file__).with_name("reload_check.py")
+        done = subprocess.run(
+            [sys.executable, "-P", str(script), str(path), str(inputs_path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["no output"]
+        raise ExportMismatchError(f"{path} cannot be reloaded in a new process: {last[0]}")
+    return Comparison(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def refuse_mismatch(
+    path: Path,
+    comparison: Comparison,
+    tolerance: float = TOLERANCE,
+    resized_tolerance: float = TOLERANCE,
+) -> None:
+    """Raise unless the reloaded model computes what the trained one does.
+
+    Raises:
+        ExportMismatchError: if an output differs by more than its tolerance.
+    """
+    differences = [(comparison.max_difference, tolerance, "")]
+    if comparison.max_difference_resized is not None:
+        differences.append(
+            (comparison.max_difference_resized, resized_tolerance, " on resized images")
+        )
+    for difference, limit, where in differences:
+        if not difference <= limit:  # also for NaN
+            raise ExportMismatchError(
+                f"{path}: outputs of the reloaded model differ by up to {difference:.2g} from "
+                f"the trained one's{where}, more than {limit:g}; the file is not fit for use"
+            )

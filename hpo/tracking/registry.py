@@ -1,0 +1,116 @@
+"""MLflow's model registry: a winner that production loads by its alias, without a line of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hpo.tracking.projection import CLIENT_ENVIRONMENT
+from storage import ExperimentRecord
+
+CHAMPION = "champion"
+"""Alias of the version that production should load: ``models:/NAME@champion``."""
+
+MODEL_CODE = Path(__file__).with_name("served_model.py")
+N_EXAMPLE_IMAGES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisteredVersion:
+    """A version of a registered model."""
+
+    name: str
+    version: int
+
+    @property
+    def uri(self) -> str:
+        """What `mlflow.pyfunc.load_model` takes."""
+        return f"models:/{self.name}@{CHAMPION}"
+
+
+def register_model(
+    tracking_uri: str,
+    *,
+    experiment: ExperimentRecord,
+    model_name: str,
+    model_file: Path,
+    images: npt.NDArray[np.uint8],
+    outputs: npt.NDArray[np.float32],
+    card: str,
+    tags: Mapping[str, str],
+) -> RegisteredVersion:
+    """Log ``model_file`` beside the experiment's parent run and register it as the champion.
+
+    Args:
+        tracking_uri: of MLflow; the projection of the experiment is there already.
+        experiment: whose winner it is.
+        model_name: in the registry.
+        model_file: TorchScript.
+        images: (n, C, H, W), of which the first ones are the input example.
+        outputs: (n, ...), what the model makes of them; with ``images`` it gives the signature.
+        card: the model card, the new version's description.
+        tags: of the new version.
+
+    Raises:
+        Exception: whatever MLflow raises if the store cannot be written.
+    """
+    os.environ.update({k: os.environ.get(k, value) for k, value in CLIENT_ENVIRONMENT.items()})
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.models import Model
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(tracking_uri)
+    client = MlflowClient(tracking_uri=tracking_uri)
+    mlflow_experiment = client.get_experiment_by_name(experiment.name)
+    assert mlflow_experiment is not None, "the projection made it"
+    mlflow.set_experiment(experiment_id=mlflow_experiment.experiment_id)
+    parent = client.search_runs(
+        [mlflow_experiment.experiment_id],
+        f"tags.`hpo.experiment_id` = '{experiment.id}' and tags.`hpo.kind` = 'parent'",
+    )[0]
+    # MLflow draws progress bars and prints what it did, in the middle of what we say.
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        # Not `mlflow.pyfunc.log_model`, which begins a run if none is active, and would end ours.
+        logged = Model.log(
+            artifact_path=None,
+            flavor=mlflow.pyfunc,
+            name="model",
+            run_id=parent.info.run_id,
+            registered_model_name=model_name,
+            python_model=str(MODEL_CODE),
+            artifacts={"model": str(model_file)},
+            signature=_signature(images, outputs),
+            input_example=images[:N_EXAMPLE_IMAGES],
+            pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "numpy", "torch")],
+        )
+    registered = RegisteredVersion(name=model_name, version=int(logged.registered_model_version))
+    client.update_model_version(model_name, str(registered.version), description=card)
+    for key, value in tags.items():
+        client.set_model_version_tag(model_name, str(registered.version), key, value)
+    client.set_registered_model_alias(model_name, CHAMPION, str(registered.version))
+    return registered
+
+
+def _signature(images: npt.NDArray[np.uint8], outputs: npt.NDArray[np.float32]) -> object:
+    """Free batch, height and width of the images; the channels and outputs as they are."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    free = (-1, images.shape[1], -1, -1)
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), free)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *outputs.shape[1:]))]),
+    )
