@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -272,6 +273,7 @@ def test_a_registered_model_is_loaded_by_its_alias_without_a_line_of_ours(
     shell: Shell, exported: tuple[Path, dict[str, Any], Done]
 ) -> None:
     folder, _, _ = exported
+    environment = dict(os.environ)
     for version in (1, 2):
         done = shell.hpo("export", "digits", "--format", "torchscript", "--register", "--json")
         assert done.returncode == 0, done.stderr
@@ -280,6 +282,7 @@ def test_a_registered_model_is_loaded_by_its_alias_without_a_line_of_ours(
             "version": version,
             "uri": "models:/digits@champion",
         }
+    assert dict(os.environ) == environment, "whatever runs here next tracks where it did before"
     evidence = read_evidence(folder / "test_evidence.npz")
     np.save(shell.folder / "images.npy", evidence.images)
     code = (

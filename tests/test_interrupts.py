@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import optuna
 import psutil
 import pytest
 from commands import Shell, assert_no_traceback
+from gate import Gate, halt
 
 MY_MODULE = '''
 def train(config, trial):
     """Halts at the test's `Gate`, so that an interrupt comes in the middle of trial 2."""
     for epoch in range(1, 5):
         if trial.folder.name >= "00002" and epoch == 2:
-            open("FOLDER/reached", "w").close()
-            open("FOLDER/gate").close()
+            HALT
         yield {"score": config["x"] * epoch}
 '''
 
@@ -39,39 +36,10 @@ finalists: {k: 2, n_seeds: 2}
 """
 
 
-class Gate:
-    """Two named pipes at which ``my_module:train`` halts until the test is ready."""
-
-    def __init__(self, folder: Path) -> None:
-        self._reached, self._gate = folder / "reached", folder / "gate"
-        for pipe in (self._reached, self._gate):
-            os.mkfifo(pipe)
-        self._reader = os.open(self._reached, os.O_RDONLY | os.O_NONBLOCK)
-
-    def wait_for(self, process: subprocess.Popen[str]) -> None:
-        """Until a trial of this process stands at the gate."""
-        exit_of_process = os.pidfd_open(process.pid)
-        ready, _, _ = select.select([self._reader, exit_of_process], [], [])
-        os.close(exit_of_process)
-        assert self._reader in ready, process.communicate()
-
-    def open(self) -> None:
-        """Nobody waits any more."""
-        for pipe in (self._reached, self._gate):
-            pipe.unlink()
-            pipe.touch()
-
-    def remove(self) -> None:
-        """As if it had never been there."""
-        os.close(self._reader)
-        self._reached.unlink()
-        self._gate.unlink()
-
-
 @pytest.fixture(scope="module")
 def user(shell: Shell) -> Shell:
     """A folder with a trainable that halts."""
-    shell.write("my_module.py", MY_MODULE.replace("FOLDER", str(shell.folder)))
+    shell.write("my_module.py", MY_MODULE.replace("HALT", halt(shell.folder)))
     shell.write("slow.yaml", SLOW)
     return shell
 

@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import torch
 from commands import Done, Shell, assert_no_traceback
 from conftest import BRANIN, ROOT
+from gate import Gate, halt
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -401,13 +401,14 @@ def test_a_range_test_that_fails_is_told_with_its_place(here: Shell) -> None:
 
 
 def test_ctrl_c_ends_the_command_with_130(here: Shell) -> None:
-    here.write("slow_lr.py", MINE.replace('print("looking")', "import time; time.sleep(60)"))
+    here.write("slow_lr.py", MINE.replace('print("looking")', halt(here.folder)))
     here.write("mine.yaml", MINE_SPEC.format(module="slow_lr"))
+    gate = Gate(here.folder)
     process = here.start("lr-find", "mine.yaml")
-    assert process.stderr is not None
-    assert "range test of" in process.stderr.readline()
+    gate.wait_for(process)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=20)
+    gate.remove()
     assert process.returncode == 130
     assert "Traceback" not in stdout + stderr
 
@@ -582,7 +583,7 @@ def own(shell: Shell) -> Shell:
     """A folder with trainables of the user's own, each with a range test."""
     shell.write("own_lr.py", MINE)
     shell.write("flat_lr.py", MINE.replace("return loss\n", "return 1.0\n"))
-    shell.write("slow_lr.py", MINE.replace('print("looking")', "import time; time.sleep(60)"))
+    shell.write("slow_lr.py", MINE.replace('print("looking")', halt(shell.folder)))
     return shell
 
 
@@ -618,14 +619,12 @@ def test_limits_that_leave_nothing_of_the_range_are_told_and_can_be_changed(own:
 
 def test_an_interrupt_during_the_range_test_ends_the_run_with_130(own: Shell) -> None:
     own.write("slow.yaml", MINE_SPEC.format(module="slow_lr"))
+    gate = Gate(own.folder)
     process = own.start("run", "slow.yaml", "-oname=slow")
-    folder = own.folder / "runs" / "slow" / "lr_finder"
-    deadline = time.monotonic() + 60
-    while not folder.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    gate.wait_for(process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
+    gate.remove()
     assert process.returncode == 130, stderr
     assert "Go on with" in stderr
     assert "Traceback" not in stderr

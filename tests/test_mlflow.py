@@ -42,8 +42,9 @@ def tracked(shell: Shell) -> Shell:
 
 
 def runs(shell: Shell, name: str) -> pd.DataFrame:
-    mlflow.set_tracking_uri(shell.tracking_uri)
-    found = mlflow.search_runs(experiment_names=[name])
+    with pytest.MonkeyPatch.context() as patch:  # `mlflow.set_tracking_uri` would stay set
+        patch.setenv("MLFLOW_TRACKING_URI", shell.tracking_uri)
+        found = mlflow.search_runs(experiment_names=[name])
     assert isinstance(found, pd.DataFrame)
     return found
 

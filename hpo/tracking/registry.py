@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -71,18 +71,14 @@ def register_model(
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    mlflow.set_tracking_uri(tracking_uri)
     client = MlflowClient(tracking_uri=tracking_uri)
     mlflow_experiment = client.get_experiment_by_name(experiment.name)
     assert mlflow_experiment is not None, "the projection made it"
-    mlflow.set_experiment(experiment_id=mlflow_experiment.experiment_id)
     parent = client.search_runs(
         [mlflow_experiment.experiment_id],
         f"tags.`hpo.experiment_id` = '{experiment.id}' and tags.`hpo.kind` = 'parent'",
     )[0]
-    # MLflow draws progress bars and prints what it did, in the middle of what we say.
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with _mlflow_at(tracking_uri, parent.info.experiment_id), _silence():
         # Not `mlflow.pyfunc.log_model`, which begins a run if none is active, and would end ours.
         logged = Model.log(
             artifact_path=None,
@@ -102,6 +98,29 @@ def register_model(
         client.set_model_version_tag(model_name, str(registered.version), key, value)
     client.set_registered_model_alias(model_name, CHAMPION, str(registered.version))
     return registered
+
+
+@contextlib.contextmanager
+def _mlflow_at(tracking_uri: str, experiment_id: str) -> Iterator[None]:
+    """Where `Model.log`, which asks no client, writes to; afterwards all is as it was.
+
+    By the environment: `mlflow.set_tracking_uri` and its like would change it for good.
+    """
+    before = dict(os.environ)
+    os.environ.update(MLFLOW_TRACKING_URI=tracking_uri, MLFLOW_EXPERIMENT_ID=experiment_id)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """MLflow draws progress bars and prints what it did, in the middle of what we say."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _signature(images: npt.NDArray[np.uint8], outputs: npt.NDArray[np.float32]) -> object:

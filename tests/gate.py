@@ -1,0 +1,42 @@
+"""A gate at which a trainable halts until a test is ready: nobody sleeps, nobody polls."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+from pathlib import Path
+
+
+def halt(folder: Path) -> str:
+    """A line of Python that halts at the `Gate` in ``folder``, for a trainable's source."""
+    return f'open("{folder}/reached", "w").close(); open("{folder}/gate").close()'
+
+
+class Gate:
+    """Two named pipes at which a trainable halts until the test is ready."""
+
+    def __init__(self, folder: Path) -> None:
+        self._reached, self._gate = folder / "reached", folder / "gate"
+        for pipe in (self._reached, self._gate):
+            os.mkfifo(pipe)
+        self._reader = os.open(self._reached, os.O_RDONLY | os.O_NONBLOCK)
+
+    def wait_for(self, process: subprocess.Popen[str]) -> None:
+        """Until something in this process stands at the gate."""
+        exit_of_process = os.pidfd_open(process.pid)
+        ready, _, _ = select.select([self._reader, exit_of_process], [], [])
+        os.close(exit_of_process)
+        assert self._reader in ready, process.communicate()
+
+    def open(self) -> None:
+        """Nobody waits any more."""
+        for pipe in (self._reached, self._gate):
+            pipe.unlink()
+            pipe.touch()
+
+    def remove(self) -> None:
+        """As if it had never been there."""
+        os.close(self._reader)
+        self._reached.unlink()
+        self._gate.unlink()
