@@ -226,14 +226,11 @@ def lr_find(
     )
     from hpo.results import range_test_text
 
-    def say(text: str) -> None:
-        typer.echo(text, err=True)
-
     spec, places = _spec_and_places(spec_path, overrides, None, None)
-    test, config = find_learning_rate(spec, places, params or (), say)
+    test, config = find_learning_rate(spec, places, params or (), _say)
     picture = out or places.run_folder(spec.name) / COMMAND_FOLDER / PICTURE
     save_picture(test, picture)
-    say(f"picture in {picture}")
+    _say(f"picture in {picture}")
     if as_json:
         typer.echo(json.dumps(range_test_as_json(test, config)))
     else:
