@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.chosen_config import chosen_config
-from hpo.errors import NoLrRangeError, UnfitEnvironmentError, UsageError
+from hpo.errors import HpoError, NoLrRangeError, UnfitEnvironmentError, UsageError
 from hpo.execution import TrialDrive
 from hpo.places import Places
 from hpo.plan import first_params
@@ -17,7 +17,7 @@ from hpo.results import draw_range_test, params_text
 from hpo.search import narrowed
 from hpo.spec import ExperimentSpec, FloatParameter, FoundParameter
 from hpo.tasks import EpochReport, TaskFactory, TaskList, TaskSource, TrialTask
-from hpo.workspace import Workspace, now, with_lr_range
+from hpo.workspace import Workspace, now, storage_errors, with_lr_range
 from storage import LrRangeRecord
 from trainables import LR, TRAINABLES, LrRangeTest, TrainableError, find_trainable
 
@@ -26,6 +26,10 @@ COMMAND_FOLDER, STAGE_FOLDER = "lr-find", "lr_finder"
 PICTURE, CURVE = "range_test.png", "range_test.json"
 N_CONFIGS = 10
 """How many configs are tried until one can be built."""
+BY_HAND = (
+    "Try other configs with `hpo lr-find SPEC -p NAME=VALUE`, or write a range into search_space, "
+    f"e.g. `{LR}: {{type: float, low: 1e-4, high: 1e-1, log: true}}`, and go on with --resume"
+)
 
 
 def find_learning_rate(
@@ -46,18 +50,23 @@ def find_learning_rate(
         UsageError: if the trainable offers no range test, an assignment cannot be followed, or the
             config cannot be built.
         NoLrRangeError: if the trainable failed.
+        StorageError: if the folder for what it prints cannot be written.
         UnfitEnvironmentError: if its data, or the GPU that the spec asks for, are not there.
     """
     _must_find_lr(spec, places)
     config = _without_lr(spec, assignments)
     _must_have_gpu(spec)
     folder = places.run_folder(spec.name)
+    with storage_errors():
+        (folder / COMMAND_FOLDER).mkdir(parents=True, exist_ok=True)
     tasks = TaskFactory(spec=spec, import_paths=places.imports, folder=folder, data_dir=places.data)
     say(f"range test of {spec.trainable} with {params_text(config)}")
     report = TrialDrive(tasks.find_lr(config, folder / COMMAND_FOLDER)).next_report()
     if report.is_infeasible:
         raise UsageError(f"{report.fail_reason}; choose other values with -p NAME=VALUE")
-    return _test_of(report), config
+    if report.lr_range_test is None:
+        raise _failure(report)
+    return report.lr_range_test, config
 
 
 def find_range(
@@ -81,20 +90,23 @@ def find_range(
         if not ended[-1][1].is_infeasible:
             break
     task, report, seconds = ended[-1]
-    test = _test_of(report)
+    test = report.lr_range_test
+    if test is None:
+        raise _failure(report, f". {BY_HAND}")
     _keep(test, task.config, workspace.folder / STAGE_FOLDER)
     if test.found is None:
         raise NoLrRangeError(
             f"no learning rates worth searching: {test.problem}. Look at "
-            f"{workspace.folder / STAGE_FOLDER / PICTURE}, write a range into search_space, e.g. "
-            f"`{LR}: {{type: float, low: 1e-4, high: 1e-1, log: true}}`, and go on with --resume"
+            f"{workspace.folder / STAGE_FOLDER / PICTURE}. {BY_HAND}"
         )
     found = LrRangeRecord(**asdict(test.found), seconds=seconds, found_at=now())
     lr = narrowed(workspace.spec, found.low, found.high).search_space[LR]
     if isinstance(lr, FoundParameter):
+        ends = {"low": lr.low, "high": lr.high}
+        limits = " and ".join(f"{end}={value:g}" for end, value in ends.items() if value)
         raise NoLrRangeError(
             f"search_space.{LR}: the range found, {found.low:g} to {found.high:g}, lies outside of "
-            f"its limits, low={lr.low} high={lr.high}. Change them, and go on with --resume"
+            f"its limits, {limits}. Change them, and go on with --resume"
         )
     assert isinstance(lr, FloatParameter)
     say(
@@ -128,12 +140,13 @@ def _keep(test: LrRangeTest, config: Mapping[str, Any], folder: Path) -> None:
     (folder / CURVE).write_text(curve, encoding="utf-8")
 
 
-def _test_of(report: EpochReport) -> LrRangeTest:
+def _failure(report: EpochReport, way_out: str = "") -> HpoError:
+    """Why there is no test."""
     if report.is_unfit:
-        raise UnfitEnvironmentError(report.fail_reason)
-    if report.lr_range_test is None:
-        raise NoLrRangeError(f"the range test of the learning rate failed: {report.fail_reason}")
-    return report.lr_range_test
+        return UnfitEnvironmentError(report.fail_reason)
+    return NoLrRangeError(
+        f"the range test of the learning rate failed: {report.fail_reason}{way_out}"
+    )
 
 
 def _must_find_lr(spec: ExperimentSpec, places: Places) -> None:

@@ -15,7 +15,7 @@ from trainables import BEST_WEIGHTS
 
 
 def open_projection(workspace: Workspace) -> Projection:
-    """Connect to MLflow.
+    """Connect to MLflow, which is to show the experiment as it is recorded now.
 
     Raises:
         Exception: whatever MLflow raises if it cannot be reached.
@@ -23,7 +23,7 @@ def open_projection(workspace: Workspace) -> Projection:
     places = workspace.places
     return Projection(
         places.tracking_uri,
-        workspace.experiment,
+        workspace.recorded(),
         workspace.study.study_name,
         places.runs / "mlartifacts",
     )

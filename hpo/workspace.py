@@ -58,6 +58,10 @@ class Workspace:
         """runs/NAME."""
         return self.places.run_folder(self.spec.name)
 
+    def recorded(self) -> ExperimentRecord:
+        """The experiment as the ledger has it now: a range may have been found, say."""
+        return self.ledger.find(self.spec.name) or self.experiment
+
     def outcome(self) -> Outcome:
         """What the experiment has come to so far."""
         return read_outcome(self.experiment, self.study, self.ledger)
@@ -239,8 +243,7 @@ def is_finished(workspace: Workspace) -> bool:
 
 def finished(workspace: Workspace) -> Workspace:
     """The workspace of an experiment that is over; recording that is the caller's last step."""
-    experiment = workspace.ledger.find(workspace.spec.name) or workspace.experiment
-    return replace(workspace, experiment=replace(experiment, finished_at=now()))
+    return replace(workspace, experiment=replace(workspace.recorded(), finished_at=now()))
 
 
 def now() -> dt.datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import json
 import math
@@ -24,7 +25,7 @@ from PIL import Image
 from hpo.errors import SpecError
 from hpo.results import draw_range_test, range_test_text
 from hpo.spec import FloatParameter, FoundParameter, parse_recorded_spec, parse_spec, spec_to_yaml
-from storage import Ledger, open_engine
+from storage import Ledger, LrRangeRecord, open_engine
 from trainables import LrRangeTest, TrialContext, find_trainable, range_test
 from trainables.cnn import lr_finder
 from trainables.cnn.lr_finder import find_lr
@@ -345,6 +346,14 @@ def test_a_test_that_finds_nothing_shows_the_curve_and_ends_with_4(here: Shell) 
     assert_no_traceback(done)
 
 
+def test_a_folder_that_cannot_be_written_is_a_matter_of_storage(here: Shell) -> None:
+    here.write("runs", "a file where a folder has to be")
+    done = here.hpo("lr-find", CNN)
+    assert done.returncode == 3
+    assert "runs" in done.stderr
+    assert_no_traceback(done)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there_is_told(here: Shell) -> None:
     done = here.hpo("lr-find", CNN, "-o", "resources.gpu=1")
@@ -443,6 +452,10 @@ def test_a_range_to_be_found_is_written_and_read_back(lr: str) -> None:
         (spec_text("{from: lr_finder, lo: 1}"), "did you mean 'low'? Known: from, high, low"),
         (spec_text("{from: lr_finder, low: 1, high: 1}"), "`low` must be < `high`"),
         (spec_text("{from: lr_finder, low: 0}"), "search_space.lr.low: must be > 0"),
+        (spec_text("{from: lr_finder, low: 20}"), "the finder tests rates from 1e-05 to 10"),
+        (spec_text("{from: lr_finder, high: 1e-6}"), "search_space.lr.high: leaves nothing"),
+        (spec_text("{type: found, from: lr_finder}"), "is written as `from: lr_finder`"),
+        (spec_text("{from: lr_finder}", trainable="[cnn]"), "trainable: must be"),
         (spec_text("{from: lr_finder}", sampler="grid"), "sampler grid needs a finite number"),
         (spec_text("{from: lr_finder}", trainable="analytic"), "'analytic' offers no `find_lr`"),
         (
@@ -528,6 +541,9 @@ def test_the_test_is_recorded_in_the_ledger_and_in_the_runs_folder(
     )
     assert Image.open(folder / "lr_finder" / "range_test.png").format == "PNG"
     assert (folder / "spec.yaml").read_text() == record.spec
+    report = (folder / "report.html").read_text()
+    assert "found by a range test" in report
+    assert f"suggested a learning rate of\n  {found.suggested:g}" in report
 
 
 def test_the_first_trial_is_the_config_that_was_tested(finished: tuple[Shell, Done]) -> None:
@@ -578,10 +594,19 @@ def test_another_range_is_refused_once_one_was_searched(shell: Shell, change: st
     assert_no_traceback(done)
 
 
+PICKY = """
+def constraints(config, trial):
+    if config["units"] > config["most"]:
+        raise ValueError(f"{config['units']} units do not fit")
+    return {}
+"""
+
+
 @pytest.fixture(scope="module")
 def own(shell: Shell) -> Shell:
     """A folder with trainables of the user's own, each with a range test."""
     shell.write("own_lr.py", MINE)
+    shell.write("picky_lr.py", MINE + PICKY)
     shell.write("flat_lr.py", MINE.replace("return loss\n", "return 1.0\n"))
     shell.write("slow_lr.py", MINE.replace('print("looking")', halt(shell.folder)))
     return shell
@@ -605,12 +630,55 @@ def test_a_run_without_a_range_does_not_begin_and_goes_on_with_one_of_the_users_
     assert (searched(own, "flat").low, searched(own, "flat").high) == (1e-3, 1e-1)
 
 
+def test_the_first_config_that_can_be_built_is_the_one_that_is_tested(own: Shell) -> None:
+    own.write("picky.yaml", MINE_SPEC.format(module="picky_lr"))
+    units = "-osearch_space.units={type: int, low: 1, high: 8}"
+    run = ("run", "picky.yaml", units, "-obudget.n_trials=8", "-osampler=random")
+    done = own.hpo(*run, "-oname=picky", "-ofixed.most=4")
+    assert done.returncode == 0, done.stderr
+    path = own.folder / "runs" / "picky" / "lr_finder" / "range_test.json"
+    config = json.loads(path.read_text())["config"]
+    trials = optuna.load_study(study_name="picky", storage=own.storage_url).trials
+    fitting = [trial.params["units"] for trial in trials if trial.params["units"] <= 4]
+    assert config["units"] == fitting[0]
+    assert len(fitting) < len(trials)
+
+
+def test_where_no_config_can_be_built_the_way_out_is_told(own: Shell) -> None:
+    own.write("picky.yaml", MINE_SPEC.format(module="picky_lr"))
+    units = "-osearch_space.units={type: int, low: 5, high: 8}"
+    done = own.hpo("run", "picky.yaml", units, "-oname=none", "-ofixed.most=4")
+    assert done.returncode == 4
+    assert "units do not fit" in done.stderr
+    assert "hpo lr-find SPEC -p NAME=VALUE" in done.stderr
+    assert "low: 1e-4" in done.stderr
+    assert_no_traceback(done)
+
+
+def test_a_range_that_was_recorded_just_before_a_crash_is_kept(own: Shell) -> None:
+    """The ledger has the range, the spec is not narrowed yet."""
+    own.write("mine.yaml", MINE_SPEC.format(module="own_lr"))
+    run = ("run", "mine.yaml", "-oname=crashed", "-osearch_space.lr={from: lr_finder, low: 0.02}")
+    assert own.hpo(*run, "-ofixed.start=1e200").returncode == 4  # diverges at once
+    ledger = Ledger(open_engine(own.storage_url))
+    record = ledger.find("crashed")
+    assert record is not None
+    found = LrRangeRecord(
+        suggested=0.03, low=0.003, high=0.3, seconds=1.0, found_at=dt.datetime(2026, 1, 1)
+    )
+    ledger.put_lr_range(record.id, found)
+    done = own.hpo(*run, "-ofixed.start=1e200", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "searched from" not in done.stderr
+    assert searched(own, "crashed") == FloatParameter(type="float", low=0.02, high=0.3, log=True)
+
+
 def test_limits_that_leave_nothing_of_the_range_are_told_and_can_be_changed(own: Shell) -> None:
     own.write("mine.yaml", MINE_SPEC.format(module="own_lr"))
     run = ("run", "mine.yaml", "-oname=limits")
     done = own.hpo(*run, "-osearch_space.lr.low=9")
     assert done.returncode == 4
-    assert "lies outside of its limits, low=9" in done.stderr
+    assert "lies outside of its limits, low=9. Change them" in done.stderr
     assert_no_traceback(done)
     done = own.hpo(*run, "-osearch_space.lr.low=0.5", "--resume")
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.exported import FORMATS
 from hpo.spec import ExperimentSpec, parse_recorded_spec
-from storage import EpochRecord, ExperimentRecord, ExportRecord, Ledger, RerunRecord, TestReading
+from storage import (
+    EpochRecord,
+    ExperimentRecord,
+    ExportRecord,
+    Ledger,
+    LrRangeRecord,
+    RerunRecord,
+    TestReading,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +61,7 @@ class Outcome:
     """An experiment, finished or not.
 
     ``finalists`` stand best first; ``test_readings`` has one entry unless a raised budget brought
-    another winner.
+    another winner. ``lr_range`` is what the range test before the search found, if there was one.
     """
 
     experiment: ExperimentRecord
@@ -63,6 +71,7 @@ class Outcome:
     finalists: tuple[Finalist, ...]
     test_readings: tuple[TestReading, ...]
     exports: tuple[ExportRecord, ...]
+    lr_range: LrRangeRecord | None = None
 
     @property
     def winner(self) -> Finalist | None:
@@ -104,6 +113,7 @@ def read_outcome(experiment: ExperimentRecord, study: Study, ledger: Ledger) -> 
         finalists=_ranked(choose_finalists(trials, spec), ledger.reruns(experiment.id), spec),
         test_readings=tuple(ledger.test_readings(experiment.id)),
         exports=tuple(ledger.exports(experiment.id)),
+        lr_range=ledger.lr_range(experiment.id),
     )
 
 

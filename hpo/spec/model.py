@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
+from trainables.lr_range_test import FIRST_RATE, LAST_RATE
+
 Scalar = None | bool | int | float | str
 
 
@@ -115,13 +117,19 @@ class FoundParameter(Section):
     high: float | None = Field(default=None, gt=0)
 
     def breaches(self) -> list[tuple[str, str]]:
-        if self.low is not None and self.high is not None and self.low >= self.high:
+        low, high = self.low or FIRST_RATE, self.high or LAST_RATE
+        if low < high and low < LAST_RATE and high > FIRST_RATE:
+            return []
+        if self.low is not None and self.high is not None and low >= high:
             return [("low", f"`low` must be < `high`, which is {self.high!r}")]
-        return []
+        tested = f"the finder tests rates from {FIRST_RATE:g} to {LAST_RATE:g}"
+        return [("low" if low >= LAST_RATE else "high", f"leaves nothing: {tested}")]
 
 
 def _found(value: Any) -> Any:
     """``from`` makes a parameter one that is found; it is a float, whether it says so or not."""
+    if isinstance(value, dict) and value.get("type") == "found":
+        raise ValueError("type 'found' is written as `from: lr_finder`")
     if isinstance(value, dict) and "from" in value and value.get("type", "float") == "float":
         return {**value, "type": "found"}
     return value

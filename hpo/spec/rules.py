@@ -165,10 +165,12 @@ def _trainable_finds_lr(data: Mapping[str, Any], import_paths: Sequence[Path]) -
 
 def _finds_lr(name: Any, import_paths: Sequence[Path]) -> bool:
     """Also of what is no trainable: that is another problem."""
+    if not isinstance(name, str):
+        return True
     if name in TRAINABLES:
         return TRAINABLES[name].finds_lr
     try:
-        return not isinstance(name, str) or find_trainable(name, import_paths).find_lr is not None
+        return find_trainable(name, import_paths).find_lr is not None
     except TrainableError:
         return True
 
