@@ -24,7 +24,7 @@ objective: {metric: val_accuracy, direction: maximize}
 fixed: {dataset: digits}
 search_space:
   depth: {type: int, low: 1, high: 6}
-  filters: {type: categorical, choices: [4, 8]}
+  n_train: {type: categorical, choices: [64, 5000]}
 budget: {n_trials: 4, max_epochs: 1}
 finalists: {k: 1, n_seeds: 1}
 concurrency: 1
@@ -91,6 +91,44 @@ def test_what_a_space_can_build_is_told_with_the_reasons_for_what_it_cannot(here
 
 
 @pytest.mark.parametrize(
+    ("overrides", "returncode", "words"),
+    [
+        (
+            ["-ofixed={dataset: disc_masks, image_size: 64}", "-oobjective.metric=val_iou"],
+            2,
+            "image_size: must be 32 like the masks of dataset disc_masks, got 64",
+        ),
+        (
+            ["-ofixed={dataset: discs, resize: 40, image_size: 32}", "-oobjective.metric=val_r2"],
+            2,
+            "resize: must be image_size, which is 32, or left out: the values of dataset discs",
+        ),
+        (
+            ["-ofixed={}", "-osearch_space.dataset={type: categorical, choices: ['folder:no/such']}"],
+            5,
+            "there is no folder ",
+        ),
+        (
+            ["-ofixed={}", "-p", "dataset=digits",
+             "-osearch_space.dataset={type: categorical, choices: [digits, 'folder:no/such']}"],
+            5,
+            "there is no folder ",
+        ),
+        (["-p", "n_train=5000", "--augmentations", "out.png"], 2, "n_train: must be <= the 1077"),
+    ],
+)  # fmt: skip
+def test_images_that_a_config_cannot_have_are_said_in_a_sentence(
+    here: Shell, overrides: list[str], returncode: int, words: str
+) -> None:
+    """Whether it is the config to inspect, or one of those that stand for the space."""
+    here.write("deep.yaml", DEEP)
+    done = here.hpo("inspect", "deep.yaml", "-p", "depth=2", *overrides)
+    assert words in done.stderr
+    assert done.returncode == returncode
+    assert_no_traceback(done)
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["-p", "depth=5"], ["this config cannot be built", "backbone.block4.unit1.pool"]),
@@ -130,25 +168,39 @@ def test_augmentations_are_drawn_below_the_untouched_images(here: Shell) -> None
 
 
 def test_a_search_records_infeasible_configs_at_no_cost(tmp_path: Path, ray_address: str) -> None:
-    """Under real Ray: they are FAIL with the layer's name, and the search goes on to its end."""
+    """Under real Ray: they are FAIL with the reason, and the search goes on to its end."""
     import optuna
 
     shell = Shell(tmp_path)
     shell.write("deep.yaml", DEEP)
     done = shell.hpo("run", "deep.yaml", "-osampler=grid", "-obudget.n_trials=12")
     assert done.returncode == 0, done.stderr
-    assert "12 trials (6 complete, 0 pruned, 0 failed, 6 infeasible)" in done.stdout
-    assert done.stderr.count(" INFEASIBLE after 0 epochs") == 6
+    assert "12 trials (3 complete, 0 pruned, 0 failed, 9 infeasible)" in done.stdout
+    assert done.stderr.count(" INFEASIBLE after 0 epochs") == 9
     trials = optuna.load_study(study_name="deep", storage=shell.storage_url).trials
     assert len(trials) == 12
     for trial in trials:
-        is_deep = trial.params["depth"] > 3
-        assert (trial.state.name == "FAIL") == is_deep
-        if is_deep:
-            assert "infeasible: backbone.block4" in trial.user_attrs["fail_reason"]
+        is_deep, is_greedy = trial.params["depth"] > 3, trial.params["n_train"] > 1077
+        assert (trial.state.name == "FAIL") == (is_deep or is_greedy)
+        if is_deep or is_greedy:
+            words = "backbone.block4" if is_deep else "n_train: must be <= the 1077 training images"
+            assert f"infeasible: {words}" in trial.user_attrs["fail_reason"]
             assert trial.intermediate_values == {}
             assert not (
                 shell.folder / f"runs/deep/trials/{trial.number:05d}/traceback.txt"
             ).exists()
         else:
             assert trial.user_attrs["n_parameters"] > 0
+
+
+def test_a_fixed_value_that_no_config_can_have_ends_with_its_reason(
+    tmp_path: Path, ray_address: str
+) -> None:
+    shell = Shell(tmp_path)
+    shell.write("deep.yaml", DEEP)
+    masks = ["-ofixed={dataset: disc_masks, image_size: 64}", "-oobjective.metric=val_iou"]
+    done = shell.hpo("run", "deep.yaml", "-obudget.n_trials=3", *masks)
+    assert done.returncode == 4
+    assert "none of 3 trials succeeded" in done.stderr
+    assert "image_size: must be 32 like the masks of dataset disc_masks, got 64" in done.stderr
+    assert_no_traceback(done)
