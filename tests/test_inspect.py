@@ -21,7 +21,7 @@ DEEP = """
 name: deep
 trainable: cnn
 objective: {metric: val_accuracy, direction: maximize}
-fixed: {dataset: digits}
+fixed: {dataset: digits, filters: 4}
 search_space:
   depth: {type: int, low: 1, high: 6}
   n_train: {type: categorical, choices: [64, 5000]}
@@ -29,6 +29,7 @@ budget: {n_trials: 4, max_epochs: 1}
 finalists: {k: 1, n_seeds: 1}
 concurrency: 1
 """
+ONE_IS_MISSING = "{type: categorical, choices: [digits, 'folder:no/such']}"
 
 
 @pytest.fixture
@@ -103,20 +104,15 @@ def test_what_a_space_can_build_is_told_with_the_reasons_for_what_it_cannot(here
             2,
             "resize: must be image_size, which is 32, or left out: the values of dataset discs",
         ),
+        (["-ofixed.dataset=folder:no/such"], 5, "there is no folder "),
         (
-            ["-ofixed={}", "-osearch_space.dataset={type: categorical, choices: ['folder:no/such']}"],
-            5,
-            "there is no folder ",
-        ),
-        (
-            ["-ofixed={}", "-p", "dataset=digits",
-             "-osearch_space.dataset={type: categorical, choices: [digits, 'folder:no/such']}"],
+            ["-ofixed={}", f"-osearch_space.dataset={ONE_IS_MISSING}", "-p", "dataset=digits"],
             5,
             "there is no folder ",
         ),
         (["-p", "n_train=5000", "--augmentations", "out.png"], 2, "n_train: must be <= the 1077"),
     ],
-)  # fmt: skip
+)
 def test_images_that_a_config_cannot_have_are_said_in_a_sentence(
     here: Shell, overrides: list[str], returncode: int, words: str
 ) -> None:
