@@ -24,7 +24,15 @@ from torchvision import datasets as torchvision_datasets
 from trainables import BEST_WEIGHTS, TrialContext
 from trainables.cnn.training import train
 from trainables.hyperparameters import Hyperparameters, problems
-from trainables.images.arrays import TEST, TRAIN, UNREADABLE, VALIDATION, ImageArrays, with_channels
+from trainables.images.arrays import (
+    CHUNK,
+    TEST,
+    TRAIN,
+    UNREADABLE,
+    VALIDATION,
+    ImageArrays,
+    with_channels,
+)
 from trainables.images.catalogue import DATASETS
 from trainables.images.config import AugmentationConfig, DataConfig
 from trainables.images.dataset import (
@@ -709,10 +717,11 @@ def test_images_of_one_colour_have_a_deviation_to_divide_by() -> None:
     assert std == (1e-6,)
 
 
-@needs_fashion
-def test_statistics_span_more_images_than_one_chunk(fashion: tuple[SplitImages, Path]) -> None:
-    images = fashion[0].train
+def test_statistics_span_more_images_than_one_chunk() -> None:
+    n = CHUNK + 100
+    pixels = np.arange(n * 16, dtype=np.uint32).reshape(n, 1, 4, 4).astype(np.uint8) // 3
+    pixels[CHUNK:] = 200
+    images = LabelledImages(ImageArrays.of(pixels, np.arange(n)), np.arange(n))
     mean, std = channel_statistics(images)
-    pixels = images.batch()[0]
     assert mean == pytest.approx([pixels.mean() / 255])
     assert std == pytest.approx([pixels.std() / 255])
