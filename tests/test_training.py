@@ -490,6 +490,32 @@ def test_a_network_deeper_than_its_image_is_infeasible(tmp_path: Path) -> None:
     assert "backbone.block4.unit1.pool" in report.fail_reason
 
 
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"n_train": 1078}, "n_train: must be <= the 1077 training images, got 1078"),
+        ({"test_fraction": 0.004}, "test_fraction"),
+        ({"dataset": "disc_masks"}, "image_size: must be 32 like the masks of dataset disc_masks"),
+        ({"dataset": "discs", "horizontal_flip": 0.5}, "horizontal_flip: must be off where"),
+    ],
+)
+def test_what_the_images_cannot_give_is_infeasible_before_training(
+    config: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    task = task_of("trainables.cnn.trainable", tmp_path, config=config, metric="val_loss")
+    report = TrialDrive(task).next_report()
+    assert (report.is_infeasible, report.is_unfit, report.epoch) == (True, False, 0)
+    assert reason in report.fail_reason
+
+
+def test_images_that_are_missing_are_no_mistake_of_the_config(tmp_path: Path) -> None:
+    missing = {"dataset": "svhn", "image_size": 32, "n_train": 5}
+    task = task_of("trainables.cnn.trainable", tmp_path, config=missing, metric="val_loss")
+    report = TrialDrive(task).next_report()
+    assert (report.is_infeasible, report.is_unfit) == (False, True)
+    assert "SVHN is not in" in report.fail_reason
+
+
 def test_the_seed_and_whole_numbers_for_fractions_are_welcome() -> None:
     assert CnnConfig.from_mapping({"seed": 3, "lr": 1, "dropout": 0}) == CnnConfig(lr=1, dropout=0)
 
