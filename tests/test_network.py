@@ -28,7 +28,7 @@ from trainables.cnn.network_config import NetworkConfig
 from trainables.cnn.pooling import FractionalMaxPool, MixedPool, PyramidPool, StochasticPool
 from trainables.cnn.progression import channels_of_blocks, is_downsampling
 
-slow = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+slow = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
 
 
 def choices(field: str) -> list[Any]:
