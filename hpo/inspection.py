@@ -69,7 +69,11 @@ def inspect_config(
 def space_facts(
     spec: ExperimentSpec, places: Places, inspect: Callable[..., Inspection]
 ) -> SpaceFacts:
-    """Draw random configs, always the same ones, and describe them."""
+    """Draw random configs, always the same ones, and describe them.
+
+    Raises:
+        UnfitEnvironmentError: if a folder of pictures that one of them names is missing.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     space = distributions(spec.search_space)
@@ -78,6 +82,8 @@ def space_facts(
     for _ in range(N_SAMPLED):
         try:
             built.append(inspect({**spec.fixed, **study.ask(space).params}, places.data))
+        except DataError as error:
+            raise UnfitEnvironmentError(str(error)) from None
         except ValueError as error:
             infeasible[str(error)] = infeasible.get(str(error), 0) + 1
     return SpaceFacts(

@@ -25,7 +25,7 @@ from trainables.images.augmentation import (
 )
 from trainables.images.config import MOVING, AugmentationConfig, DataConfig
 from trainables.images.dataset import channel_statistics, load_split
-from trainables.images.errors import DataError
+from trainables.images.errors import DataConfigError
 from trainables.images.sheet import augmentation_sheet
 
 ALONE: dict[str, dict[str, Any]] = {
@@ -276,12 +276,14 @@ def test_pixels_may_not_move_where_targets_would_stay(target: Any) -> None:
         if name.startswith("jitter"):
             TrainingTransforms(data_config(), config, target)
         else:
-            with pytest.raises(DataError, match=f"^{name.split()[0]}: must be off .* {target}"):
+            with pytest.raises(
+                DataConfigError, match=f"^{name.split()[0]}: must be off .* {target}"
+            ):
                 TrainingTransforms(data_config(), config, target)
 
 
 def test_all_that_would_have_to_be_off_is_named_at_once() -> None:
-    with pytest.raises(DataError, match=", ".join([*MOVING, "auto_augment"])):
+    with pytest.raises(DataConfigError, match=", ".join([*MOVING, "auto_augment"])):
         TrainingTransforms(data_config(), AugmentationConfig(**EVERYTHING), "masks")
 
 

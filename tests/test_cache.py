@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,13 +129,13 @@ def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(small_disk: Path
 # --- several processes ---
 
 BUILDER = """
-import sys, time
+import sys
 from pathlib import Path
 import numpy as np
 from trainables.images.arrays import ImageArrays
 from trainables.images.cache import save, stored
 
-data_dir, start, seconds = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+data_dir = Path(sys.argv[1])
 
 def build(folder):
     with (data_dir / "builders").open("a") as log:
@@ -144,47 +143,67 @@ def build(folder):
     pixels = np.random.default_rng().integers(0, 256, (50, 1, 8, 8), np.uint8)
     np.save(folder / "pixels.npy", pixels)
     print("building", flush=True)
-    time.sleep(seconds)
+    sys.stdin.readline()
     return save(folder, ImageArrays.of(pixels, np.arange(50)))
 
-time.sleep(max(0, start - time.time()))
+def tell(event, arguments):
+    if event == "fcntl.flock":
+        print("at the lock", flush=True)
+
+sys.addaudithook(tell)
 arrays = stored("key", build, data_dir)
 assert not arrays.pixels.flags.writeable
 print(arrays.digest, int(arrays.pixels.sum()))
 """
+"""Says when it comes to the lock, and while it builds; builds on when it may read a line."""
 
 
-def start(data_dir: Path, at: float, seconds: float) -> subprocess.Popen[str]:
+def start(data_dir: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", BUILDER, str(data_dir), str(at), str(seconds)],
+        [sys.executable, "-c", BUILDER, str(data_dir)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
-def test_of_processes_that_start_together_one_builds_and_all_get_the_same(tmp_path: Path) -> None:
+def next_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip("\n")
+
+
+def answers_of(processes: list[subprocess.Popen[str]]) -> set[str]:
+    """Let them build on, to their ends; the last line that each of them prints."""
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+    answers = set()
+    for process in processes:
+        assert process.stdout is not None
+        with process:
+            answers.add(process.stdout.read().splitlines()[-1])
+    return answers
+
+
+def test_of_processes_that_come_together_one_builds_and_all_get_the_same(tmp_path: Path) -> None:
     """Each would build other images: they are drawn at random."""
-    at = time.time() + 3
-    processes = [start(tmp_path, at, 0.3) for _ in range(6)]
-    answers = [process.communicate(timeout=60)[0].splitlines()[-1] for process in processes]
-    assert len(set(answers)) == 1
+    processes = [start(tmp_path) for _ in range(4)]
+    assert [next_line(process) for process in processes] == ["at the lock"] * 4
+    assert len(answers_of(processes)) == 1
     assert (tmp_path / "builders").read_text() == "built\n"
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["key", "key.lock"]
 
 
 def test_a_process_that_is_killed_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     """Those that waited for it go on at once, and one of them builds anew."""
-    victim = start(tmp_path, 0, 60)
-    assert victim.stdout is not None
-    assert victim.stdout.readline() == "building\n"
-    waiting = [start(tmp_path, 0, 0) for _ in range(2)]
-    time.sleep(1)
-    assert all(process.poll() is None for process in waiting)
+    victim = start(tmp_path)
+    assert [next_line(victim), next_line(victim)] == ["at the lock", "building"]
+    waiting = [start(tmp_path) for _ in range(2)]
+    assert [next_line(process) for process in waiting] == ["at the lock"] * 2
     assert not entry_in(tmp_path).exists()
     victim.send_signal(signal.SIGKILL)
     victim.communicate()
-    answers = {process.communicate(timeout=60)[0].splitlines()[-1] for process in waiting}
-    assert len(answers) == 1
+    assert len(answers_of(waiting)) == 1
     assert (tmp_path / "builders").read_text() == "built\n" * 2
     assert not (tmp_path / "cache" / "key.part").exists()
 
@@ -239,23 +258,17 @@ def test_hashes_follow_the_content(tmp_path: Path) -> None:
     )
 
 
-def settle(path: Path) -> None:
-    """As if the file had not been touched for a minute."""
-    past = time.time_ns() - 60 * 10**9
-    os.utime(path, ns=(past, past))
-
-
 def test_a_file_that_has_not_changed_is_not_read_again(tmp_path: Path) -> None:
     """Proven with an index that is wrong: it is believed as long as the times are the same."""
+    old = Path(pytest.__file__)  # untouched since it was installed
     file = tmp_path / "a"
-    file.write_text("content")
-    settle(file)
-    time.sleep(2.1)  # the change of its times, too, has to settle
+    file.symlink_to(old)
     (digest,) = content_hashes([file], tmp_path)
     (index,) = (tmp_path / "cache").glob("hashes-*.json")
     index.write_text(index.read_text().replace(digest, "0" * 64))
     assert content_hashes([file], tmp_path) == ["0" * 64]
-    file.write_text("CONTENT")  # as long as before
+    file.unlink()
+    file.write_bytes(b"x" * old.stat().st_size)  # as long as before
     (changed,) = content_hashes([file], tmp_path)
     assert changed not in (digest, "0" * 64)
 

@@ -12,23 +12,28 @@ from commands import Shell, assert_no_traceback
 from conftest import ROOT
 from PIL import Image
 
+from hpo.execution import TrialDrive
 from hpo.inspection import inspect_config, inspection_text
 from hpo.places import Places
-from hpo.spec import load_spec
+from hpo.search import StudySource
+from hpo.spec import load_spec, parse_spec
+from hpo.tasks import TRACEBACK_FILE, TaskFactory
+from storage import create_study, is_infeasible, open_optuna_storage
 
 CNN = ROOT / "search_spaces" / "cnn.yaml"
 DEEP = """
 name: deep
 trainable: cnn
 objective: {metric: val_accuracy, direction: maximize}
-fixed: {dataset: digits}
+fixed: {dataset: digits, filters: 4}
 search_space:
   depth: {type: int, low: 1, high: 6}
-  filters: {type: categorical, choices: [4, 8]}
+  n_train: {type: categorical, choices: [64, 5000]}
 budget: {n_trials: 4, max_epochs: 1}
 finalists: {k: 1, n_seeds: 1}
 concurrency: 1
 """
+ONE_IS_MISSING = "{type: categorical, choices: [digits, 'folder:no/such']}"
 
 
 @pytest.fixture
@@ -69,15 +74,15 @@ def test_it_imports_no_torch(here: Shell) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("block", ["vgg", "resnet", "inception", "dense"])
-def test_the_table_fits_the_terminal(width: int, block: str, tmp_path: Path) -> None:
+def test_the_table_fits_the_terminal(block: str, tmp_path: Path) -> None:
     spec = load_spec(CNN)
     choices = [f"block={block}", "depth=3", "convs_per_block=2", "conv=separable"]
     inspection, space = inspect_config(spec, Places.of(tmp_path, {}), choices)
-    lines = inspection_text(inspection, space, "", width).splitlines()
-    assert max(len(line) for line in lines) <= width
-    assert {"backbone", "neck", "head"} <= set(lines)
+    for width in (80, 120):
+        lines = inspection_text(inspection, space, "", width).splitlines()
+        assert max(len(line) for line in lines) <= width
+        assert {"backbone", "neck", "head"} <= set(lines)
 
 
 def test_what_a_space_can_build_is_told_with_the_reasons_for_what_it_cannot(here: Shell) -> None:
@@ -88,6 +93,39 @@ def test_what_a_space_can_build_is_told_with_the_reasons_for_what_it_cannot(here
     space = json.loads(here.hpo("inspect", "deep.yaml", "-p", "depth=2", "--json").stdout)["space"]
     n_infeasible = sum(space["infeasible"].values())
     assert 60 < n_infeasible < 140  # half of the depths
+
+
+@pytest.mark.parametrize(
+    ("overrides", "returncode", "words"),
+    [
+        (
+            ["-ofixed={dataset: disc_masks, image_size: 64}", "-oobjective.metric=val_iou"],
+            2,
+            "image_size: must be 32 like the masks of dataset disc_masks, got 64",
+        ),
+        (
+            ["-ofixed={dataset: discs, resize: 40, image_size: 32}", "-oobjective.metric=val_r2"],
+            2,
+            "resize: must be image_size, which is 32, or left out: the values of dataset discs",
+        ),
+        (["-ofixed.dataset=folder:no/such"], 5, "there is no folder "),
+        (
+            ["-ofixed={}", f"-osearch_space.dataset={ONE_IS_MISSING}", "-p", "dataset=digits"],
+            5,
+            "there is no folder ",
+        ),
+        (["-p", "n_train=5000", "--augmentations", "out.png"], 2, "n_train: must be <= the 1077"),
+    ],
+)
+def test_images_that_a_config_cannot_have_are_said_in_a_sentence(
+    here: Shell, overrides: list[str], returncode: int, words: str
+) -> None:
+    """Whether it is the config to inspect, or one of those that stand for the space."""
+    here.write("deep.yaml", DEEP)
+    done = here.hpo("inspect", "deep.yaml", "-p", "depth=2", *overrides)
+    assert words in done.stderr
+    assert done.returncode == returncode
+    assert_no_traceback(done)
 
 
 @pytest.mark.parametrize(
@@ -129,26 +167,42 @@ def test_augmentations_are_drawn_below_the_untouched_images(here: Shell) -> None
     assert len(set(rows)) == len(rows)
 
 
-def test_a_search_records_infeasible_configs_at_no_cost(tmp_path: Path, ray_address: str) -> None:
-    """Under real Ray: they are FAIL with the layer's name, and the search goes on to its end."""
-    import optuna
-
-    shell = Shell(tmp_path)
-    shell.write("deep.yaml", DEEP)
-    done = shell.hpo("run", "deep.yaml", "-osampler=grid", "-obudget.n_trials=12")
-    assert done.returncode == 0, done.stderr
-    assert "12 trials (6 complete, 0 pruned, 0 failed, 6 infeasible)" in done.stdout
-    assert done.stderr.count(" INFEASIBLE after 0 epochs") == 6
-    trials = optuna.load_study(study_name="deep", storage=shell.storage_url).trials
-    assert len(trials) == 12
-    for trial in trials:
-        is_deep = trial.params["depth"] > 3
-        assert (trial.state.name == "FAIL") == is_deep
-        if is_deep:
-            assert "infeasible: backbone.block4" in trial.user_attrs["fail_reason"]
+def test_a_search_goes_on_behind_configs_that_are_infeasible(tmp_path: Path) -> None:
+    """Each is FAIL with its reason, untrained; the others are trained as if it had not been."""
+    spec = parse_spec(DEEP, "deep.yaml", ["sampler=grid", "budget.n_trials=12"])
+    study = create_study(
+        open_optuna_storage(f"sqlite:///{tmp_path}/hpo.db"),
+        "deep",
+        direction="maximize",
+        metric="val_accuracy",
+    )
+    tasks = TaskFactory(spec=spec, import_paths=(), folder=tmp_path, data_dir=tmp_path / "data")
+    search = StudySource(study, spec, tasks, record_epoch=lambda _: None)
+    while task := search.next_task():
+        search.ended(task, TrialDrive(task).next_report())
+    assert len(study.trials) == 12
+    for trial in study.trials:
+        is_deep, is_greedy = trial.params["depth"] > 3, trial.params["n_train"] > 1077
+        assert is_infeasible(trial) == (is_deep or is_greedy)
+        assert trial.state.name == ("FAIL" if is_deep or is_greedy else "COMPLETE")
+        if is_deep or is_greedy:
+            words = "backbone.block4" if is_deep else "n_train: must be <= the 1077 training images"
+            assert f"infeasible: {words}" in trial.user_attrs["fail_reason"]
             assert trial.intermediate_values == {}
-            assert not (
-                shell.folder / f"runs/deep/trials/{trial.number:05d}/traceback.txt"
-            ).exists()
+            assert not (tasks.trial_folder(trial.number) / TRACEBACK_FILE).exists()
         else:
             assert trial.user_attrs["n_parameters"] > 0
+
+
+def test_a_search_without_a_single_feasible_config_ends_with_the_reason(
+    tmp_path: Path, ray_address: str
+) -> None:
+    shell = Shell(tmp_path)
+    shell.write("deep.yaml", DEEP)
+    masks = ["-ofixed={dataset: disc_masks, image_size: 64}", "-oobjective.metric=val_iou"]
+    done = shell.hpo("run", "deep.yaml", "-obudget.n_trials=3", *masks)
+    assert done.returncode == 4
+    assert done.stderr.count(" INFEASIBLE after 0 epochs") == 3
+    assert "none of 3 trials succeeded" in done.stderr
+    assert "image_size: must be 32 like the masks of dataset disc_masks, got 64" in done.stderr
+    assert_no_traceback(done)

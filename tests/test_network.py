@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any, get_args
 
 import numpy as np
@@ -27,7 +28,7 @@ from trainables.cnn.network_config import NetworkConfig
 from trainables.cnn.pooling import FractionalMaxPool, MixedPool, PyramidPool, StochasticPool
 from trainables.cnn.progression import channels_of_blocks, is_downsampling
 
-slow = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+slow = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
 
 
 def choices(field: str) -> list[Any]:
@@ -323,6 +324,26 @@ def test_fractional_pooling_is_torchs_with_the_same_steps(size: int, is_training
     assert torch.equal(pool(images), wanted)
 
 
+@pytest.mark.parametrize(
+    ("name", "of_window"), [("max", torch.amax), ("average", torch.mean)], ids=["max", "average"]
+)
+def test_a_plain_pool_takes_the_maximum_or_the_mean_of_each_2x2_window(
+    name: str, of_window: Callable[..., torch.Tensor]
+) -> None:
+    network = network_of(downsampling=name)
+    maps = convolved(weights(network), "unit1.conv", IMAGES, padding=1)
+    windows = maps.reshape(2, 6, 4, 2, 4, 2)
+    wanted = functional.relu(of_window(windows, dim=(3, 5)))
+    assert torch.allclose(network.backbone(IMAGES), wanted, atol=1e-6)
+
+
+def test_strided_downsampling_is_a_convolution_of_every_second_place() -> None:
+    network = network_of(downsampling="strided")
+    whole = convolved(weights(network), "unit1.conv", IMAGES, padding=1)
+    wanted = functional.relu(whole[:, :, ::2, ::2])
+    assert torch.allclose(network.backbone(IMAGES), wanted, atol=1e-6)
+
+
 def test_mixed_pooling_begins_in_the_middle_and_learns_its_weight() -> None:
     images, pool = torch.rand(2, 3, 6, 7), MixedPool()
     middle = (functional.max_pool2d(images, 2) + functional.avg_pool2d(images, 2)) / 2
@@ -358,6 +379,21 @@ def test_the_spatial_pyramid_is_the_maximum_of_each_bin() -> None:
     ]
     pooled = PyramidPool((1, 2, 4))(torch.from_numpy(images))
     assert pooled[0].tolist() == bins
+
+
+NECKS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "average": lambda maps: maps.mean(dim=(2, 3)),
+    "max": lambda maps: maps.amax(dim=(2, 3)),
+    "flatten": lambda maps: maps.reshape(2, 6 * 8 * 8),
+}  # the pyramid has a test of its own
+
+
+@pytest.mark.parametrize("name", NECKS)
+def test_a_neck_makes_one_vector_of_feature_maps(name: str) -> None:
+    network = network_of(neck=name, n_downsamplings=0)
+    assert torch.allclose(network.neck(IMAGES), NECKS[name](IMAGES), atol=1e-6)
+    vector = NECKS[name](network.backbone(IMAGES))
+    assert torch.allclose(network(IMAGES), network.head(vector), atol=1e-6)
 
 
 def network_of(**overrides: Any) -> Network:
@@ -437,31 +473,74 @@ def test_a_dense_block_concatenates_all_that_came_before() -> None:
     assert torch.allclose(network.backbone(IMAGES), wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("conv", "shapes_of_weights"),
-    [
-        ("plain", [(8, 6, 3, 3)]),
-        ("factorized", [(8, 6, 1, 3), (8, 8, 3, 1)]),
-        ("bottleneck", [(2, 6, 1, 1), (2, 2, 3, 3), (8, 2, 1, 1)]),
-        ("separable", [(6, 1, 3, 3), (8, 6, 1, 1)]),
-        ("grouped", [(8, 3, 3, 3)]),
+def in_groups(
+    w: dict[str, torch.Tensor], name: str, x: torch.Tensor, n_groups: int
+) -> torch.Tensor:
+    """Each group of channels convolved by itself, as if it were an image of its own."""
+    groups = zip(
+        x.chunk(n_groups, dim=1),
+        w[f"{name}.weight"].chunk(n_groups),
+        w[f"{name}.bias"].chunk(n_groups),
+        strict=True,
+    )
+    return torch.cat([functional.conv2d(*one, padding="same") for one in groups], dim=1)
+
+
+CONVOLUTIONS: dict[str, list[tuple[str, int, tuple[int, ...]]]] = {
+    "plain": [("conv", 1, (8, 6, 3, 3))],
+    "factorized": [("conv1.conv", 1, (8, 6, 1, 3)), ("conv2", 1, (8, 8, 3, 1))],
+    "bottleneck": [
+        ("conv1.conv", 1, (2, 6, 1, 1)),
+        ("conv2.conv", 1, (2, 2, 3, 3)),
+        ("conv3", 1, (8, 2, 1, 1)),
     ],
-)
-def test_a_kind_of_convolution_has_its_weights(
-    conv: str, shapes_of_weights: list[tuple[int, ...]]
-) -> None:
-    w = weights(network_of(conv=conv, filters=8, groups=2))
-    found = [tuple(value.shape) for key, value in w.items() if key.endswith("weight")]
-    assert found[:-1] == shapes_of_weights  # the last is the head's
+    "separable": [("conv1.conv", 6, (6, 1, 3, 3)), ("conv2", 1, (8, 6, 1, 1))],
+    "grouped": [("conv", 2, (8, 3, 3, 3))],
+}
+"""Of each kind the convolutions that it consists of: name, groups and shape of the weights."""
 
 
-def test_depthwise_separable_and_grouped_convolutions_do_not_mix_what_they_should_not() -> None:
-    network = network_of(conv="grouped", groups=2, downsampling="max")
-    first_half = IMAGES.clone()
-    first_half[:, 3:] = 0
-    changed = network.backbone(IMAGES) - network.backbone(first_half)
-    assert torch.equal(changed[:, :3], torch.zeros_like(changed[:, :3]))
-    assert not torch.equal(changed[:, 3:], torch.zeros_like(changed[:, 3:]))
+@pytest.mark.parametrize("conv", WORDS["conv"])
+def test_a_kind_of_convolution_is_its_plain_ones_in_a_row(conv: str) -> None:
+    network = network_of(conv=conv, filters=8, groups=2)
+    w, x = weights(network), IMAGES
+    for name, n_groups, shape in CONVOLUTIONS[conv]:
+        assert w[f"unit1.{name}.weight"].shape == shape
+        x = functional.relu(in_groups(w, f"unit1.{name}", x, n_groups))
+    assert torch.allclose(network.backbone(IMAGES), functional.max_pool2d(x, 2), atol=1e-6)
+
+
+NUMPYS_NAMES: dict[str, Any] = {
+    "zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", WORDS["padding_mode"])
+def test_a_padding_mode_is_numpys(mode: str) -> None:
+    network = network_of(padding_mode=mode, kernel_size=5)
+    edges = ((0, 0), (0, 0), (2, 2), (2, 2))
+    padded = torch.from_numpy(np.pad(IMAGES.numpy(), edges, mode=NUMPYS_NAMES[mode]))
+    wanted = functional.relu(
+        functional.max_pool2d(convolved(weights(network), "unit1.conv", padded), 2)
+    )
+    assert torch.allclose(network.backbone(IMAGES), wanted, atol=1e-6)
+
+
+FORMULAS: dict[str, Callable[[float], float]] = {
+    "relu": lambda x: max(x, 0.0),
+    "leaky_relu": lambda x: x if x > 0 else 0.01 * x,
+    "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
+    "silu": lambda x: x / (1 + math.exp(-x)),
+}
+
+
+@pytest.mark.parametrize("name", WORDS["activation"])
+def test_an_activation_is_its_formula(name: str) -> None:
+    network = network_of(activation=name)
+    before = functional.max_pool2d(convolved(weights(network), "unit1.conv", IMAGES, padding=1), 2)
+    wanted = before.clone().apply_(FORMULAS[name])
+    assert (before < 0).any()
+    assert torch.allclose(network.backbone(IMAGES), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from hpo.execution import TrialDrive
 from hpo.tasks import TrialTask
@@ -23,14 +27,14 @@ from trainables.cnn.description import constraints, network_for
 from trainables.cnn.lr_schedules import build_lr_schedule
 from trainables.cnn.objectives import MeanIoU, RSquared
 from trainables.cnn.optimization_config import OptimizationConfig
-from trainables.cnn.optimizers import build_optimizer
+from trainables.cnn.optimizers import OPTIMIZERS, build_optimizer
 from trainables.cnn.predictor import Predictor
-from trainables.cnn.training import fingerprint, finish, train
+from trainables.cnn.training import Training, fingerprint, finish, train
 from trainables.images.arrays import ImageArrays
 from trainables.images.augmentation import evaluation_transforms
 from trainables.images.catalogue import DATASETS
 from trainables.images.config import DataConfig
-from trainables.images.dataset import SplitImages, describe, load_split
+from trainables.images.dataset import SplitImages, channel_statistics, describe, load_split
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 
@@ -64,81 +68,123 @@ def words_of(annotation: Any) -> list[Any]:
     return [word for a in arguments for word in (words_of(a) or [a]) if isinstance(word, str)]
 
 
-SHOWN_ELSEWHERE = {"dataset", "bad_images", "channels"}  # in test_images.py
-WORDS = [
-    {field: word}
-    for field, info in CnnConfig.model_fields.items()
-    if field not in SHOWN_ELSEWHERE
-    for word in words_of(info.annotation)
-]
-NUMBERS: list[dict[str, Any]] = [
-    {"convs_per_block": 3},
-    {"growth": 1.5},
-    {"max_filters": 5},
-    {"conv": "grouped", "groups": 2},
-    {"conv": "bottleneck", "bottleneck_ratio": 2},
-    {"kernel_size": 5},
-    {"stride": 2},
-    {"n_downsamplings": 1},
-    {"downsampling": "fractional", "fractional_ratio": 0.8},
-    {"dropout": 0.0},
-    {"neck": "pyramid", "pyramid_levels": 2},
-    {"head": "mlp", "head_width": 6, "head_dropout": 0.0},
-    {"optimizer": "sgd", "momentum": 0.0},
-    {"optimizer": "sgd", "nesterov": True},
-    {"optimizer": "sgd", "momentum": 0.0, "lr_schedule": "onecycle"},
-    {"weight_decay": 0.0},
-    {"lr_schedule": "step", "lr_step_epochs": 1, "lr_gamma": 0.1},
-    {"lr_schedule": "cosine", "warmup_epochs": 1.0},
-    {"lr_schedule": "onecycle", "warmup_epochs": 1.0},
-    {"label_smoothing": 0.1},
-    {"clip_norm": 0.5},
-    {"n_train": 100},
-    {"resize": 10},
-    {"image_size": 12},
-    {"affine_degrees": 10.0, "affine_translate": 0.1, "affine_scale": 0.1},
-    {"jitter_brightness": 0.5, "jitter_contrast": 0.5},
-    {"channels": "rgb", "jitter_saturation": 0.5, "jitter_hue": 0.2},
-    {"horizontal_flip": 0.5},
-    {"crop_padding": 1},
-    {"resize": 10, "random_crop": True},
-    {"randaugment_num_ops": 2, "randaugment_magnitude": 5},
-]
+Case = tuple[dict[str, Any], dict[str, Any]]
+"""What a config has besides `A_NETWORK`, and the one value that is changed in it."""
+
 A_NETWORK = {"depth": 2, "filters": 6, "groups": 2, "batch_size": 64, "n_train": 128}
+SHOWN_ELSEWHERE = {"dataset", "bad_images", "download"}  # in test_images.py and test_folders.py
+NEEDED = {
+    "padding": {"image_size": 16},
+    "neck": {"depth": 1},
+    "downsampling_schedule": {"depth": 4, "n_downsamplings": 2},
+}
+"""What leaves a word of these keys room to be built, or to make a difference."""
+WORDS: list[Case] = [
+    (NEEDED.get(field, {}), {field: word})
+    for field, info in CnnConfig.model_fields.items()
+    if field not in {*SHOWN_ELSEWHERE, "channels"}
+    for word in words_of(info.annotation)
+    if word != info.default
+]
+NUMBERS: list[Case] = [
+    ({}, {"depth": 1}),
+    ({}, {"filters": 8}),
+    ({}, {"convs_per_block": 3}),
+    ({}, {"growth": 1.5}),
+    ({}, {"max_filters": 5}),
+    ({"conv": "grouped"}, {"groups": 3}),
+    ({"conv": "bottleneck"}, {"bottleneck_ratio": 2}),
+    ({}, {"kernel_size": 5}),
+    ({}, {"stride": 2}),
+    ({}, {"n_downsamplings": 1}),
+    ({"downsampling": "fractional"}, {"fractional_ratio": 0.8}),
+    ({}, {"dropout": 0.0}),
+    ({"neck": "pyramid", "depth": 1}, {"pyramid_levels": 2}),
+    ({"head": "mlp"}, {"head_width": 6}),
+    ({"head": "mlp"}, {"head_dropout": 0.0}),
+    ({}, {"batch_size": 32}),
+    ({}, {"lr": 0.02}),
+    ({"optimizer": "sgd", "lr_schedule": "constant"}, {"momentum": 0.5}),
+    ({"optimizer": "rmsprop", "lr_schedule": "constant"}, {"momentum": 0.5}),
+    ({"optimizer": "sgd"}, {"momentum": 0.0}),
+    ({"optimizer": "sgd"}, {"nesterov": True}),
+    ({}, {"weight_decay": 0.5}),
+    ({"lr_schedule": "step"}, {"lr_step_epochs": 1}),
+    ({"lr_schedule": "step", "lr_step_epochs": 1}, {"lr_gamma": 0.1}),
+    ({"lr_schedule": "cosine"}, {"warmup_epochs": 1.0}),
+    ({"lr_schedule": "onecycle"}, {"warmup_epochs": 1.0}),
+    ({}, {"label_smoothing": 0.1}),
+    ({}, {"clip_norm": 0.1}),
+    ({}, {"n_train": 100}),
+    ({}, {"split_seed": 1}),
+    ({}, {"validation_fraction": 0.3}),
+    ({}, {"test_fraction": 0.3}),
+    ({}, {"channels": "rgb"}),
+    ({}, {"resize": 10}),
+    ({}, {"image_size": 12}),
+    ({}, {"affine_degrees": 10.0}),
+    ({}, {"affine_translate": 0.1}),
+    ({}, {"affine_scale": 0.1}),
+    ({}, {"jitter_brightness": 0.5}),
+    ({}, {"jitter_contrast": 0.5}),
+    ({"channels": "rgb"}, {"jitter_saturation": 0.5}),
+    ({"channels": "rgb"}, {"jitter_hue": 0.2}),
+    ({}, {"horizontal_flip": 0.5}),
+    ({}, {"crop_padding": 1}),
+    ({"resize": 10}, {"random_crop": True}),
+    ({}, {"randaugment_num_ops": 2}),
+    ({"randaugment_num_ops": 2}, {"randaugment_magnitude": 20}),
+]
 
 
-def name_of(overrides: Mapping[str, Any]) -> str:
-    return ",".join(f"{key}={value}" for key, value in overrides.items())
+def name_of(case: Case) -> str:
+    needed, changed = case
+    return ",".join(f"{key}={value}" for key, value in {**needed, **changed}.items())
 
 
-@pytest.mark.parametrize("overrides", [*WORDS, *NUMBERS], ids=name_of)
-def test_every_value_of_a_config_trains(overrides: dict[str, Any], tmp_path: Path) -> None:
-    if overrides.get("neck") == "pyramid":
-        overrides = {"depth": 1, **overrides}
-    if overrides.get("padding") == "valid":
-        overrides = {"image_size": 16, **overrides}
-    config = {**A_NETWORK, **overrides}
-    reports = list(train(config, context(tmp_path, max_epochs=2)))
-    assert len(reports) == 2
-    assert all(math.isfinite(value) for report in reports for value in report.values())
-    again = {**config, **({"depth": 1} if "depth" not in overrides else {})}
-    assert reports != list(train({**again, "lr": 0.02}, context(tmp_path, max_epochs=2)))
+def reports_with(**values: Any) -> list[Mapping[str, float]]:
+    """Of two epochs of `A_NETWORK` with these values."""
+    return reports_of(frozenset({**A_NETWORK, **values}.items()))
+
+
+@cache
+def reports_of(config: frozenset[tuple[str, Any]]) -> list[Mapping[str, float]]:
+    with TemporaryDirectory() as folder:
+        return list(train(dict(config), context(Path(folder), max_epochs=2)))
+
+
+@pytest.mark.parametrize("case", [*WORDS, *NUMBERS], ids=name_of)
+def test_every_value_of_a_config_trains_and_makes_a_difference(case: Case) -> None:
+    """To the very same config with another value of that one key."""
+    needed, changed = case
+    before, after = reports_with(**needed), reports_with(**{**needed, **changed})
+    for reports in (before, after):
+        assert len(reports) == 2
+        assert all(math.isfinite(value) for report in reports for value in report.values())
+    assert after != before
+
+
+def test_no_key_of_a_config_is_left_out() -> None:
+    shown = {key for _, changed in [*WORDS, *NUMBERS] for key in changed}
+    assert shown | SHOWN_ELSEWHERE == set(CnnConfig.model_fields)
+
+
+def test_one_cycle_moves_the_momentum_itself() -> None:
+    """As the documentation of ``momentum`` says; the other schedules leave it alone."""
+    assert reports_with(optimizer="sgd", momentum=0.5) == reports_with(optimizer="sgd")
+
+
+LAYERS = {"block", "conv", "downsampling", "padding_mode", "activation", "neck", "head"}
 
 
 @pytest.mark.parametrize(
-    "overrides",
-    [
-        one
-        for one in [*WORDS, *NUMBERS]
-        if set(one)
-        & {"block", "conv", "downsampling", "padding_mode", "activation", "neck", "head"}
-    ],
+    "case",
+    [({}, {}), *(case for case in WORDS if LAYERS & case[1].keys())],
     ids=name_of,
 )
-def test_every_kind_of_layer_computes_the_same_as_torchscript(
-    overrides: dict[str, Any], tmp_path: Path
-) -> None:
-    config = CnnConfig(**{**A_NETWORK, "image_size": 16, **overrides})
+def test_every_kind_of_layer_computes_the_same_as_torchscript(case: Case, tmp_path: Path) -> None:
+    needed, changed = case
+    config = CnnConfig(**{**A_NETWORK, "image_size": 16, **needed, **changed})
     predictor = Predictor(
         Network(network_for(config, describe(config, tmp_path))),
         fit=evaluation_transforms(config),
@@ -158,20 +204,26 @@ def test_every_kind_of_layer_computes_the_same_as_torchscript(
 @pytest.mark.parametrize(
     ("overrides", "metric", "least"),
     [
-        ({"dataset": "digits", "image_size": 8}, "val_accuracy", 0.9),
+        ({"dataset": "digits"}, "val_accuracy", 0.9),
         (
-            {"dataset": "discs", "neck": "flatten", "head": "mlp", "head_dropout": 0.0, "lr": 3e-3},
+            {"dataset": "discs", "image_size": 16, "depth": 1, "neck": "flatten", "head": "mlp",
+             "head_dropout": 0.0},
             "val_r2",
             0.8,
         ),
-        ({"dataset": "disc_masks", "head": "mlp", "head_width": 16}, "val_iou", 0.8),
+        (
+            {"dataset": "disc_masks", "image_size": 32, "head": "mlp", "head_width": 16,
+             "n_train": 400},
+            "val_iou",
+            0.8,
+        ),
     ],
-)
+)  # fmt: skip
 def test_each_target_is_learned(
     overrides: dict[str, Any], metric: str, least: float, tmp_path: Path
 ) -> None:
-    config = {"image_size": 32, "depth": 2, "filters": 12, "dropout": 0.0, **overrides}
-    *_, last = train(config, context(tmp_path, max_epochs=6))
+    config = {"depth": 2, "filters": 8, "dropout": 0.0, "batch_size": 32, **overrides}
+    *_, last = train(config, context(tmp_path, max_epochs=4))
     assert set(last) == {"train_loss", "val_loss", metric}
     assert last[metric] > least
 
@@ -224,25 +276,111 @@ def test_the_mean_intersection_over_union_is_scikit_learns_jaccard_score() -> No
     assert score.value() == pytest.approx(wanted)
 
 
+# --- the step of an optimizer ---
+
+
+def training_of(folder: Path, **values: Any) -> Training:
+    """Of a network that computes the same in training and in use, but for its normalization."""
+    config = CnnConfig(**{**A_NETWORK, "dropout": 0.0, **values})
+    return Training(config, context(folder), digits().train)
+
+
+def a_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = digits().train.batch(slice(64))
+    return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+def all_weights(training: Training) -> torch.Tensor:
+    return torch.cat([one.detach().flatten() for one in training.network.parameters()])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_is_the_cross_entropy_with_smoothed_labels(
+    smoothing: float, tmp_path: Path
+) -> None:
+    """Each class is given an equal share of ``smoothing``, the true one the rest as well."""
+    training, (images, labels) = training_of(tmp_path, label_smoothing=smoothing), a_batch()
+    pixels = images.float() / 255
+    mean, std = channel_statistics(digits().train)
+    logits = training.network((pixels - mean[0]) / std[0])
+    wanted = 0.0
+    for scores, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        log_of_sum = math.log(sum(math.exp(score) for score in scores))
+        shares = [smoothing / 10 + (1 - smoothing) * (one == label) for one in range(10)]
+        wanted -= sum(p * (s - log_of_sum) for p, s in zip(shares, scores, strict=True)) / 64
+    assert training.step(images, labels) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_gradient_that_is_too_long_is_cut_to_its_length_and_no_other(tmp_path: Path) -> None:
+    """Plain gradient descent at a rate of 1 moves the weights by the gradient."""
+
+    def moved_by(clip_norm: float) -> torch.Tensor:
+        plain = {"optimizer": "sgd", "momentum": 0.0, "lr": 1.0, "lr_schedule": "constant"}
+        training = training_of(tmp_path, **plain, weight_decay=0.0, clip_norm=clip_norm)
+        before = all_weights(training)
+        training.step(*a_batch())
+        return all_weights(training) - before
+
+    whole = moved_by(0.0)
+    length = whole.norm().item()
+    torch.testing.assert_close(moved_by(length / 4), whole / 4, rtol=1e-3, atol=1e-6)
+    assert torch.equal(moved_by(length * 2), whole)
+
+
 # --- optimizers and schedules ---
+
+
+def rates_of_steps(n_epochs: int, per_epoch: int, **overrides: Any) -> list[float]:
+    """The learning rate of each step; the schedule is moved behind the last one, too."""
+    config = OptimizationConfig(lr=1.0, **overrides)
+    optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
+    schedule = build_lr_schedule(config, optimizer, n_epochs=n_epochs, steps_per_epoch=per_epoch)
+    rates = []
+    for _ in range(n_epochs * per_epoch):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
 
 
 def rates(n_epochs: int = 10, per_epoch: int = 4, **overrides: Any) -> list[float]:
     """The learning rate at the begin of each epoch."""
+    return rates_of_steps(n_epochs, per_epoch, **overrides)[::per_epoch]
 
-    def every_step() -> Iterator[float]:
-        config = OptimizationConfig(lr=1.0, **overrides)
-        weight = torch.nn.Parameter(torch.zeros(1))
-        optimizer = build_optimizer(config, [weight])
-        schedule = build_lr_schedule(
-            config, optimizer, n_epochs=n_epochs, steps_per_epoch=per_epoch
-        )
-        for _ in range(n_epochs * per_epoch):
-            yield optimizer.param_groups[0]["lr"]
-            optimizer.step()
-            schedule.step()
 
-    return list(every_step())[::per_epoch]
+@settings(deadline=None, max_examples=150)
+@given(
+    schedule=st.sampled_from(words_of(OptimizationConfig.model_fields["lr_schedule"].annotation)),
+    optimizer=st.sampled_from(sorted(OPTIMIZERS)),
+    n_epochs=st.integers(1, 6),
+    per_epoch=st.integers(1, 25),
+    warmup_epochs=st.just(0.0) | st.floats(0, 8),
+)
+@example(schedule="onecycle", optimizer="adamw", n_epochs=3, per_epoch=20, warmup_epochs=0.05)
+@example(schedule="onecycle", optimizer="sgd", n_epochs=3, per_epoch=10, warmup_epochs=0.1)
+@example(schedule="onecycle", optimizer="rmsprop", n_epochs=3, per_epoch=1, warmup_epochs=1.0)
+@example(schedule="onecycle", optimizer="adamw", n_epochs=2, per_epoch=1, warmup_epochs=1.0)
+@example(schedule="cosine", optimizer="adamw", n_epochs=1, per_epoch=1, warmup_epochs=1.0)
+def test_every_schedule_goes_through_all_steps_at_rates_between_0_and_lr(
+    schedule: str, optimizer: str, n_epochs: int, per_epoch: int, warmup_epochs: float
+) -> None:
+    found = rates_of_steps(
+        n_epochs,
+        per_epoch,
+        lr_schedule=schedule,
+        optimizer=optimizer,
+        warmup_epochs=warmup_epochs,
+    )
+    assert all(0 < rate < 1 + 1e-6 for rate in found)
+    assert max(found) > 0.5, "somewhere it is about the rate that was asked for"
+
+
+@pytest.mark.parametrize(("warmup_epochs", "peak"), [(0.01, 1), (0.05, 1), (0.1, 1), (0.5, 9)])
+def test_a_short_warm_up_of_one_cycle_has_two_steps(warmup_epochs: float, peak: int) -> None:
+    found = rates_of_steps(3, 20, lr_schedule="onecycle", warmup_epochs=warmup_epochs)
+    assert found[0] == pytest.approx(1 / 25)
+    assert found.index(max(found)) == peak
+    assert found[peak] == pytest.approx(1.0)
 
 
 def test_a_constant_rate_is_constant() -> None:
@@ -347,6 +485,32 @@ def test_a_network_deeper_than_its_image_is_infeasible(tmp_path: Path) -> None:
     ).next_report()
     assert report.is_infeasible
     assert "backbone.block4.unit1.pool" in report.fail_reason
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"n_train": 1078}, "n_train: must be <= the 1077 training images, got 1078"),
+        ({"test_fraction": 0.004}, "test_fraction"),
+        ({"dataset": "disc_masks"}, "image_size: must be 32 like the masks of dataset disc_masks"),
+        ({"dataset": "discs", "horizontal_flip": 0.5}, "horizontal_flip: must be off where"),
+    ],
+)
+def test_what_the_images_cannot_give_is_infeasible_before_training(
+    config: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    task = task_of("trainables.cnn.trainable", tmp_path, config=config, metric="val_loss")
+    report = TrialDrive(task).next_report()
+    assert (report.is_infeasible, report.is_unfit, report.epoch) == (True, False, 0)
+    assert reason in report.fail_reason
+
+
+def test_images_that_are_missing_are_no_mistake_of_the_config(tmp_path: Path) -> None:
+    missing = {"dataset": "svhn", "image_size": 32, "n_train": 5}
+    task = task_of("trainables.cnn.trainable", tmp_path, config=missing, metric="val_loss")
+    report = TrialDrive(task).next_report()
+    assert (report.is_infeasible, report.is_unfit) == (False, True)
+    assert "SVHN is not in" in report.fail_reason
 
 
 def test_the_seed_and_whole_numbers_for_fractions_are_welcome() -> None:

@@ -12,7 +12,7 @@ from trainables.cnn.config import CnnConfig
 from trainables.cnn.inspection import LayerFacts, advice, layer_facts
 from trainables.cnn.layers import InfeasibleError
 from trainables.contract import TrialContext
-from trainables.images.dataset import DataFacts, describe
+from trainables.images.dataset import DataFacts, describe, load_split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +75,14 @@ def inspect(config: Mapping[str, Any], data_dir: Path) -> Inspection:
 
 
 def constraints(config: Mapping[str, Any], trial: TrialContext) -> Mapping[str, float]:
-    """Parameters and multiply-adds of a config's network.
+    """Parameters and multiply-adds of a config's network; its images are loaded and split.
 
     Raises:
-        InfeasibleError: if it cannot be built; names the layer.
         CnnConfigError: if the config breaks a rule of `CnnConfig`.
+        InfeasibleError: if the network cannot be built; names the layer.
+        DataConfigError: if the images cannot be split as it asks for.
+        DataError: if they are missing or cannot be read.
     """
     seen = inspect(config, trial.data_dir)
+    load_split(seen.config, trial.data_dir)  # kept for the training, which needs them next
     return {"n_parameters": seen.n_parameters, "multiply_adds": seen.multiply_adds}

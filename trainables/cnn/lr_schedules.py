@@ -13,6 +13,8 @@ WARMUP_START = 0.01
 """Share of the learning rate at which a warm-up begins."""
 RISING_SHARE = 0.3
 """Of one cycle, if no warm-up is given: Smith 2018, arXiv:1803.09820, and torch's default."""
+SHORTEST_CYCLE = 3
+"""Steps: the rate is low in the first, ``lr`` in the second, low in the last."""
 
 
 def build_lr_schedule(
@@ -33,11 +35,15 @@ def build_lr_schedule(
 def _onecycle(
     config: OptimizationConfig, optimizer: Optimizer, n_steps: int, n_warmup: int
 ) -> LRScheduler:
+    """Smith 2018, arXiv:1803.09820; the same rate all along where the steps make no cycle."""
+    if n_steps < SHORTEST_CYCLE:
+        return _constant(config, optimizer, n_steps, n_steps)
+    n_rising = max(2, n_warmup)  # torch divides by zero if the first step is the peak
     return lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=config.lr,
         total_steps=n_steps,
-        pct_start=n_warmup / n_steps if n_warmup else RISING_SHARE,
+        pct_start=n_rising / n_steps if config.warmup_epochs else RISING_SHARE,
         cycle_momentum=config.optimizer == "adamw" or config.momentum > 0,
     )
 

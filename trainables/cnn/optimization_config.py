@@ -16,7 +16,8 @@ class OptimizationConfig(Hyperparameters):
         batch_size: images per step of the optimizer; at least 2, for batch normalization.
         optimizer: "sgd", "adamw" or "rmsprop".
         lr: learning rate, the peak of its schedule.
-        momentum: of sgd and rmsprop.
+        momentum: of sgd and rmsprop. "onecycle" moves it between 0.95 and 0.85 itself, whatever it
+            is, unless it is 0.
         nesterov: Nesterov's momentum, of sgd; needs a momentum.
         weight_decay: of every optimizer.
         lr_schedule: "constant", "step" (times ``lr_gamma`` every ``lr_step_epochs``), "cosine" (to
@@ -25,7 +26,7 @@ class OptimizationConfig(Hyperparameters):
         lr_step_epochs: epochs between two steps of "step".
         lr_gamma: factor of "step" and "exponential".
         warmup_epochs: the rate rises from a hundredth of ``lr`` first; of "onecycle" it is the
-            rising part, 30 % of the epochs if it is 0.
+            rising part, two steps at least, and 30 % of the epochs if it is 0.
         label_smoothing: probability given to all classes alike.
         clip_norm: a gradient that is longer is cut to this length; 0 cuts nothing.
     """

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from trainables.images.arrays import Target
 from trainables.images.config import AugmentationConfig, DataConfig
-from trainables.images.errors import DataError
+from trainables.images.errors import DataConfigError
 from trainables.images.fitting import Fit
 
 # Images that share one draw of those transformations that torchvision makes on whole batches only.
@@ -61,14 +61,14 @@ class TrainingTransforms:
     """Resize, affine, colour jitter, flip, crop, RandAugment, AutoAugment: those that are on.
 
     Raises:
-        DataError: if pixels would be moved while the targets, values or masks, stay.
+        DataConfigError: if pixels would be moved while the targets, values or masks, stay.
     """
 
     def __init__(
         self, data: DataConfig, augmentation: AugmentationConfig, target: Target = "classes"
     ) -> None:
         if problem := augmentation.problem_with(target):
-            raise DataError(problem)
+            raise DataConfigError(problem)
         self._steps = list(_steps(data, augmentation))
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:

@@ -69,6 +69,23 @@ class DataConfig(Hyperparameters):
         if self.validation_fraction + self.test_fraction >= 1:
             rule = f"must be < 1 - test_fraction, which is {1 - self.test_fraction:g}"
             found.append(("validation_fraction", rule))
+        return found + self._breaches_by_target()
+
+    def _breaches_by_target(self) -> list[tuple[str, str]]:
+        """Targets that lie in the image would have to follow whatever is done to it."""
+        known = DATASETS.get(self.dataset)
+        found: list[tuple[str, str]] = []
+        if known is None or known.target == "classes":
+            return found
+        if self.shorter_side > self.image_size:
+            rule = (
+                f"must be image_size, which is {self.image_size}, or left out: the "
+                f"{known.target} of dataset {self.dataset} lie in the image"
+            )
+            found.append(("resize", rule))
+        if known.target == "masks" and self.image_size != known.height:
+            rule = f"must be {known.height} like the masks of dataset {self.dataset}"
+            found.append(("image_size", rule))
         return found
 
 

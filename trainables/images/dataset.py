@@ -122,7 +122,7 @@ def describe(config: DataConfig, data_dir: Path) -> DataFacts:
     all pictures of a folder are grey is not known without reading each of them.
 
     Raises:
-        DataError: if a folder has no classes, or the size cannot be had with these targets.
+        DataError: if a folder has no classes.
     """
     if config.dataset.startswith(FOLDER):
         return DataFacts(
@@ -133,7 +133,6 @@ def describe(config: DataConfig, data_dir: Path) -> DataFacts:
             class_names=class_names(_folder(config, data_dir)),
         )
     known = DATASETS[config.dataset]
-    _check_size(config, known)
     return DataFacts(
         channels={"auto": known.channels, "grey": 1, "rgb": 3}[config.channels],
         height=config.image_size,
@@ -152,6 +151,7 @@ def load_split(config: DataConfig, data_dir: Path) -> SplitImages:
 
     Raises:
         DataError: if the images are missing, cannot be read or cannot be split.
+        DataConfigError: if they cannot be split as ``config`` asks for.
     """
     facts = describe(config, data_dir)
     if config.dataset.startswith(FOLDER):
@@ -194,20 +194,6 @@ def channel_statistics(images: LabelledImages) -> tuple[tuple[float, ...], tuple
 
 def _folder(config: DataConfig, data_dir: Path) -> Path:
     return (data_dir / config.dataset.removeprefix(FOLDER)).absolute()
-
-
-def _check_size(config: DataConfig, known: DataSet) -> None:
-    """Targets that lie in the image would have to follow whatever is done to it."""
-    if known.target != "classes" and config.shorter_side != config.image_size:
-        raise DataError(
-            f"resize: {config.dataset} has {known.target} that lie in the image, nothing may be "
-            f"cut off; leave it out, got {config.resize}"
-        )
-    if known.target == "masks" and config.image_size != known.height:
-        raise DataError(
-            f"image_size: must be {known.height} like the masks of {config.dataset}, "
-            f"got {config.image_size}"
-        )
 
 
 def _load(config: DataConfig, channels: int, data_dir: Path) -> ImageArrays:

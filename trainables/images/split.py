@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from trainables.images.arrays import TEST, TRAIN, VALIDATION, Indices, Targets
-from trainables.images.errors import DataError
+from trainables.images.errors import DataConfigError, DataError
 
 
 def split_parts(
@@ -28,18 +29,21 @@ def split_parts(
     proportion; other targets are split at random.
 
     Raises:
-        DataError: if a class has too few images to be in every part.
+        DataError: if a class has too few images to be in every part, whatever the fractions.
+        DataConfigError: if it has too few with these fractions.
     """
     train, validation, test = (
         np.flatnonzero(parts == part).astype(np.int64) for part in (TRAIN, VALIDATION, TEST)
     )
+    split_off = partial(
+        _split_off, whole=train, targets=targets, seed=seed, class_names=class_names
+    )
     rest_fraction = 1.0
     if not len(test):
-        train, test = _split_off(train, targets, test_fraction, seed, class_names)
+        train, test = split_off(train, test_fraction)
         rest_fraction -= test_fraction
     if not len(validation):
-        fraction = validation_fraction / rest_fraction
-        train, validation = _split_off(train, targets, fraction, seed, class_names)
+        train, validation = split_off(train, validation_fraction / rest_fraction)
     if targets.ndim == 1:
         absent = set(range(len(class_names))) - set(targets[train].tolist())
         if absent:
@@ -54,10 +58,10 @@ def subset(train: Indices, targets: Targets, n: int, seed: int) -> Indices:
     Each class is there within one image of its share.
 
     Raises:
-        DataError: if there are fewer than ``n``.
+        DataConfigError: if there are fewer than ``n``.
     """
     if n > len(train):
-        raise DataError(f"n_train: must be <= the {len(train)} training images, got {n}")
+        raise DataConfigError(f"n_train: must be <= the {len(train)} training images, got {n}")
     shuffled = np.random.default_rng(seed).permutation(train)
     if targets.ndim > 1:
         return shuffled[:n]
@@ -65,9 +69,15 @@ def subset(train: Indices, targets: Targets, n: int, seed: int) -> Indices:
 
 
 def _split_off(
-    pool: Indices, targets: Targets, fraction: float, seed: int, class_names: Sequence[str]
+    pool: Indices,
+    fraction: float,
+    *,
+    whole: Indices,
+    targets: Targets,
+    seed: int,
+    class_names: Sequence[str],
 ) -> tuple[Indices, Indices]:
-    """What stays, and about ``fraction`` of ``pool``."""
+    """What stays, and about ``fraction`` of ``pool``, which is left of ``whole``."""
     from sklearn.model_selection import train_test_split
 
     strata = targets[pool] if targets.ndim == 1 else None
@@ -76,13 +86,23 @@ def _split_off(
             pool, test_size=fraction, random_state=seed, stratify=strata
         )
     except ValueError:  # a class of one image, fewer places than classes, or no image at all
-        raise DataError(_too_few(pool, targets, fraction, class_names)) from None
-    if strata is None:
+        is_complete = False
+    else:
+        is_complete = strata is None or all(
+            len(np.unique(targets[part])) == len(np.unique(strata)) for part in (stays, leaves)
+        )
+    if is_complete:
         return stays, leaves
-    n_present = min(len(np.unique(targets[part])) for part in (stays, leaves))
-    if n_present < len(np.unique(strata)):
-        raise DataError(_too_few(pool, targets, fraction, class_names))
-    return stays, leaves
+    message = _too_few(pool, targets, fraction, class_names)
+    if _n_fewest(whole, targets) < 2:
+        raise DataError(f"{message}; add images")
+    raise DataConfigError(f"{message}; add images, or change validation_fraction and test_fraction")
+
+
+def _n_fewest(pool: Indices, targets: Targets) -> int:
+    """Images of the smallest class in ``pool``; all of them, where there are no classes."""
+    classes = targets[pool] if targets.ndim == 1 else np.zeros(len(pool))
+    return int(np.unique(classes, return_counts=True)[1].min(initial=len(pool)))
 
 
 def _too_few(pool: Indices, targets: Targets, fraction: float, class_names: Sequence[str]) -> str:
@@ -93,7 +113,7 @@ def _too_few(pool: Indices, targets: Targets, fraction: float, class_names: Sequ
         message += (
             f" with every class in both parts: {class_names[smallest]!r} has {counts[smallest]}"
         )
-    return f"{message}; add images, or change validation_fraction and test_fraction"
+    return message
 
 
 def _proportional_order(classes: Targets) -> Indices:
