@@ -81,10 +81,8 @@ def describe_predictor(
 ) -> dict[str, Any]:
     """Everything of a predictor but its weights, ready for JSON."""
     return {
-        "class_names": list(data.class_names),
-        "in_channels": data.channels,
         "target": data.target,
-        "image_size": [data.height, data.width],
+        "shorter_side": config.shorter_side,
         "mean": list(mean),
         "std": list(std),
         "config": config.model_dump(),
