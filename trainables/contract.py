@@ -91,8 +91,8 @@ class FinalModel:
             ("classes", "values" or "masks"; else ``rms_errors`` mean values, and outputs with a
             height and width masks); ``shorter_side``, the pixels to which the predictor resizes an
             image's shorter side, which allows ONNX to round otherwise where it does so; and for the
-            model card ``config`` (a mapping), ``n_trained_on``, and ``given_parts``, those of "test"
-            and "validation" that the data set brought along and no fraction has split off.
+            model card ``config`` (a mapping), ``n_trained_on``, and ``given_parts``: which of
+            "test" and "validation" came with the data set, so that no fraction was split off.
     """
 
     predictor: torch.nn.Module

@@ -26,7 +26,7 @@ class Evidence:
         description: of the predictor, see `PackedModel`.
         images: (n, C, H, W) uint8, of the test set, then others if those are few.
         outputs: (n, ...) float32.
-        resized_outputs: the same for `trainables.resized` images; None if it takes one size only.
+        resized_outputs: the same for `packing.resized` images; None if it takes one size only.
         labels: (k,) int64, true classes of the first k images, those of the test set; or None.
         confusion: (n_classes, n_classes) int64, the whole test set by true class (rows) and
             predicted class (columns), images or pixels of masks; None if the trainable gave none.

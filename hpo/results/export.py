@@ -130,5 +130,7 @@ def _examples(model: PackedModel) -> list[tuple[str, int]]:
         return [(str(index), index) for index in range(min(N_EXAMPLES, len(model.images)))]
     labels = model.labels.tolist()
     return [
-        (name, labels.index(label)) for label, name in enumerate(model.class_names) if label in labels
+        (name, labels.index(label))
+        for label, name in enumerate(model.class_names)
+        if label in labels
     ]

@@ -91,7 +91,9 @@ def _metadata(description: Description) -> dict[str, str]:
     return {DESCRIPTION: json.dumps(dict(description))}
 
 
-def _traced_with(description: Description, size: Size | None) -> tuple[torch.Tensor, dict[int, Any]]:
+def _traced_with(
+    description: Description, size: Size | None
+) -> tuple[torch.Tensor, dict[int, Any]]:
     """Images to trace with, and which of their axes are free."""
     images = torch.zeros(
         2, int(description["in_channels"]), *(size or EXAMPLE_SIZE), dtype=torch.uint8

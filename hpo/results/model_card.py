@@ -120,7 +120,9 @@ def _data(outcome: Outcome, description: Mapping[str, Any]) -> dict[str, Any]:
         **outcome.winner.params,
         **(described if isinstance(described, dict) else {}),
     }
-    given = [name for name in ("validation", "test") if name in (description.get("given_parts") or ())]
+    given = [
+        name for name in ("validation", "test") if name in (description.get("given_parts") or ())
+    ]
     unused = {key for key, part in SPLIT_OFF.items() if part in given}
     unused |= {"split_seed"} if len(given) == len(SPLIT_OFF) else set()
     data = {key: config[key] for key in DATA_KEYS if key in config and key not in unused}

@@ -24,7 +24,7 @@ CHAMPION = "champion"
 MODEL_CODE = Path(__file__).with_name("served_model.py")
 N_EXAMPLE_IMAGES = 2
 MAX_DESCRIPTION = 4999
-"""Characters that MLflow's database has room for in the description of a version, 5000, less one."""
+"""Characters of a version's description; MLflow's database has room for 5000."""
 
 
 @dataclass(frozen=True, kw_only=True)
