@@ -11,6 +11,8 @@ import pytest
 from commands import Done, Shell, assert_no_traceback
 from PIL import Image
 
+from hpo.results import read_evidence
+
 FOLDER = """
 name: pets
 trainable: cnn
@@ -79,15 +81,31 @@ def test_it_runs_from_start_to_export(user: Shell, finished: Done) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_exported_model_recognizes_the_original_files(user: Shell) -> None:
-    pictures = sorted((user.folder / "data" / "pictures").rglob("*.*"))
-    model = user.folder / "runs" / "pets" / "standalone_model.pt"
-    done = user.hpo("predict", str(model), *map(str, pictures), "--json")
+def test_every_format_recognizes_the_original_files(user: Shell) -> None:
+    """Compared on all 80 pictures, 16 of which are the test set, as they are and enlarged."""
+    done = user.hpo("export", "pets", "--json")
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
-    is_right = [row["label"] == Path(row["image"]).parent.name for row in rows]
-    assert len(is_right) == 80
-    assert np.mean(is_right) > 0.9
+    probabilities = {}
+    for exported in json.loads(done.stdout)["files"]:
+        name = exported["format"]
+        assert exported["n_compared"] == 80
+        assert exported["max_difference"] <= 1e-5, "nothing is resized: they come at 18 pixels"
+        assert exported["max_difference_resized"] <= (0.05 if name == "onnx" else 1e-5)
+        model = user.folder / "runs" / "pets" / exported["file"]
+        done = user.hpo("predict", str(model), str(user.folder / "data" / "pictures"), "--json")
+        assert done.returncode == 0, done.stderr
+        rows = json.loads(done.stdout)["predictions"]
+        is_right = [row["label"] == Path(row["image"]).parent.name for row in rows]
+        assert len(is_right) == 80
+        assert np.mean(is_right) > 0.9
+        probabilities[name] = [row["probabilities"]["above"] for row in rows]
+    reference = probabilities.pop("torchscript")
+    for name, found in probabilities.items():
+        atol = 0.05 if name == "onnx" else 1e-6
+        np.testing.assert_allclose(found, reference, atol=atol, err_msg=name)
+    evidence = read_evidence(user.folder / "runs" / "pets" / "test_evidence.npz")
+    assert evidence.labels is not None
+    assert len(evidence.labels) == 16
 
 
 def test_a_bad_picture_ends_the_run_before_its_first_trial_and_is_named(user: Shell) -> None:

@@ -83,6 +83,7 @@ def entry_of(
         max_difference_resized=comparison.max_difference_resized,
         argmax_agreement=comparison.argmax_agreement,
         argmax_agreement_resized=comparison.argmax_agreement_resized,
+        libraries=comparison.libraries,
     )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hpo.errors import StorageError
@@ -33,6 +33,7 @@ class ManifestEntry:
         argmax_agreement: share of equal largest outputs; None of a regression.
         argmax_agreement_resized: the same on the images in another size.
         seconds: to write, reload and compare it.
+        libraries: the large ones that the process which compared it had to import.
     """
 
     file: str
@@ -46,6 +47,7 @@ class ManifestEntry:
     argmax_agreement: float | None = None
     argmax_agreement_resized: float | None = None
     seconds: float | None = None
+    libraries: list[str] = field(default_factory=list)
 
     def as_text(self) -> str:
         """Of a file that was compared, for a reader."""
