@@ -77,8 +77,8 @@ def cnn(*overrides: str) -> ExperimentSpec:
     return load_spec(ROOT / "search_spaces" / "cnn.yaml", (*TINY, *overrides))
 
 
-def own(*overrides: str) -> ExperimentSpec:
-    return parse_spec(BRANIN, "branin.yaml", (*TINY, *overrides))
+def own(shell: Shell, *overrides: str) -> ExperimentSpec:
+    return parse_spec(BRANIN, "branin.yaml", (*TINY, *overrides), (shell.folder,))
 
 
 def begun(shell: Shell, spec: ExperimentSpec) -> Workspace:
@@ -269,7 +269,7 @@ def test_large_values_may_differ_in_proportion_to_their_size(
 def test_a_mismatch_names_the_file_and_a_way_out(changes: dict[str, float]) -> None:
     same = {"max_difference": 0.0, "max_difference_resized": 0.0}
     comparison = Comparison(n_compared=9, argmax_agreement=1.0, libraries=[], **{**same, **changes})
-    with pytest.raises(ExportMismatchError, match="a.onnx.*2e-05.*Take another format"):
+    with pytest.raises(ExportMismatchError, match=r"a\.onnx.*2e-05.*Take another format"):
         refuse_mismatch(Path("a.onnx"), comparison)
 
 
@@ -378,7 +378,7 @@ def test_a_network_that_a_format_cannot_express_is_told_with_the_format() -> Non
 
 @pytest.fixture(scope="module")
 def lopsided(tmp_path_factory: pytest.TempPathFactory) -> FinalModel:
-    """Of a folder with a test set in the order of its classes, the last of which has one picture."""
+    """Of a folder with a test set ordered by class, the last of which has one picture."""
     folder = tmp_path_factory.mktemp("lopsided")
     generator = np.random.default_rng(0)
     for part, name, n in (
@@ -809,7 +809,7 @@ def test_weights_that_their_trainable_does_not_take_are_told_so(
 
 def test_a_predictor_of_one_size_is_exported_for_that_size(shell: Shell, own_module: Path) -> None:
     fixed = "fixed={pixels: true, rebuilds: true}"
-    folder = finished(shell, own("name=one-size", "trainable=own:train", fixed))
+    folder = finished(shell, own(shell, "name=one-size", "trainable=own:train", fixed))
     done = shell.hpo("export", "one-size", "--format", "pt2,onnx", "--json")
     assert done.returncode == 0, done.stderr
     rows = rows_of(done)
@@ -831,7 +831,7 @@ def test_a_trainable_that_cannot_rebuild_its_predictor_has_torchscript_alone(
     shell: Shell, own_module: Path
 ) -> None:
     fixed = "fixed={pixels: false, rebuilds: false}"
-    folder = finished(shell, own("name=own", "trainable=own:train", fixed))
+    folder = finished(shell, own(shell, "name=own", "trainable=own:train", fixed))
     assert "2 correct" in (folder / "model_card.md").read_text()
     assert shell.hpo("export", "own").stdout.count("standalone_model.pt:") == 1
     done = shell.hpo("export", "own", "--format", "torchscript,onnx")
@@ -882,7 +882,7 @@ def test_what_cannot_be_followed_is_told_with_exit_code_2(
 
 
 def test_an_experiment_without_a_model_is_told_why(shell: Shell) -> None:
-    spec = own("name=branin", "search_space={x1: {type: float, low: 0.01, high: 0.02}}")
+    spec = own(shell, "name=branin", "search_space={x1: {type: float, low: 0.01, high: 0.02}}")
     wind_up(begun(shell, spec), quiet(spec), [], is_quiet=False)
     done = shell.hpo("export", "branin")
     assert done.returncode == 2
