@@ -882,11 +882,12 @@ def test_what_cannot_be_followed_is_told_with_exit_code_2(
 
 
 def test_an_experiment_without_a_model_is_told_why(shell: Shell) -> None:
-    spec = own(shell, "name=branin", "search_space={x1: {type: float, low: 0.01, high: 0.02}}")
+    shell.write("bare.py", "def train(config): return config['lr']")
+    spec = own(shell, "name=bare", "trainable=bare:train")
     wind_up(begun(shell, spec), quiet(spec), [], is_quiet=False)
-    done = shell.hpo("export", "branin")
+    done = shell.hpo("export", "bare")
     assert done.returncode == 2
-    assert "'analytic' offers no `finish`" in done.stderr
+    assert "'bare:train' offers no `finish`" in done.stderr
     assert_no_traceback(done)
 
 

@@ -65,6 +65,7 @@ def write_model_card(outcome: Outcome, folder: Path) -> None:
         height=evidence.images.shape[2],
         width=evidence.images.shape[3],
         data=_data(outcome, evidence.description),
+        fixed={key: value for key, value in outcome.spec.fixed.items() if key not in DATA_KEYS},
         task=TASKS[evidence.description["target"]],
         class_names=evidence.class_names,
         classes=class_figures(evidence.confusion, evidence.class_names),

@@ -199,8 +199,8 @@ def _refuse_thin(pixels: Images, model: ExportedModel) -> None:
 
 def _n_pixels(pixels: Images, model: ExportedModel) -> int:
     """Pixels of an image as it is or as the model resizes it, whichever are more."""
-    height, width = pixels.shape[1:]
-    return max(height * width, model.shorter_side**2 * max(height, width) // min(height, width))
+    shorter, longer = sorted(pixels.shape[1:])
+    return max(shorter * longer, model.shorter_side * model.shorter_side * longer // shorter)
 
 
 def _batches(
