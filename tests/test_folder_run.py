@@ -1,4 +1,4 @@
-"""A search on a folder of pictures of all kinds, from start to export and back to the pictures."""
+"""What is the user's own, from start to export and back: a folder of pictures, a trainable."""
 
 from __future__ import annotations
 
@@ -133,3 +133,38 @@ def test_data_that_are_not_there_end_the_run_with_the_way_out(user: Shell) -> No
     assert done.returncode == 5
     assert "download" in done.stderr
     assert_no_traceback(done)
+
+
+OWN = """
+import torch
+from trainables import FinalModel
+
+class Shades(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(1, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        shade = images.float().mean(dim=(1, 2, 3)).unsqueeze(1) / 255
+        return self.linear(shade).softmax(dim=1)
+
+def train(config): return config["lr"]
+
+def finish(config, trial):
+    images = torch.randint(0, 256, (3, 1, 2, 2), dtype=torch.uint8)
+    return FinalModel(predictor=Shades(), class_names=("dark", "bright"), n_correct=2, n_test=3,
+                      test_images=images, test_labels=torch.tensor([1, 1, 0]), description={})
+
+def rebuild(description): return Shades()
+"""
+
+
+def test_a_trainable_of_ones_own_ends_with_a_card_and_weights_to_export(user: Shell) -> None:
+    user.write("shades.py", OWN)
+    options = ("-oname=shades", "-otrainable=shades:train", "-obudget.n_trials=1")
+    done = user.hpo("run", "pets.yaml", *options)
+    assert done.returncode == 0, done.stderr
+    assert "2 correct" in (user.folder / "runs" / "shades" / "model_card.md").read_text()
+    done = user.hpo("export", "shades", "--format", "safetensors", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["files"][0]["max_difference_resized"] <= 1e-5
