@@ -199,7 +199,8 @@ def _refuse_thin(pixels: Images, model: ExportedModel) -> None:
 
 def _n_pixels(pixels: Images, model: ExportedModel) -> int:
     """Pixels of an image as it is or as the model resizes it, whichever are more."""
-    shorter, longer = sorted(pixels.shape[1:])
+    height, width = pixels.shape[1:]
+    shorter, longer = min(height, width), max(height, width)
     return max(shorter * longer, model.shorter_side * model.shorter_side * longer // shorter)
 
 
