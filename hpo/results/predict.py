@@ -200,8 +200,9 @@ def _refuse_thin(pixels: Images, model: ExportedModel) -> None:
 def _n_pixels(pixels: Images, model: ExportedModel) -> int:
     """Pixels of an image as it is or as the model resizes it, whichever are more."""
     height, width = pixels.shape[1:]
-    shorter, longer = min(height, width), max(height, width)
-    return max(shorter * longer, model.shorter_side * model.shorter_side * longer // shorter)
+    resized = model.shorter_side * model.shorter_side * max(height, width) // min(height, width)
+    n_pixels: int = max(height * width, resized)
+    return n_pixels
 
 
 def _batches(
