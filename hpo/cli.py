@@ -141,31 +141,38 @@ def export(
     """
     from dataclasses import asdict
 
-    from hpo.errors import UsageError
-    from hpo.exporting import export_experiment, register_experiment
+    from hpo import exporting
+    from hpo.errors import HpoError, UsageError
 
     if model_name is not None and not register:
         raise UsageError("--model-name names a registered model; add --register")
+    if register:
+        exporting.check_model_name(model_name or name)
     places = _places(storage, tracking_uri)
     wanted = None if formats is None else [part.strip() for part in formats.split(",")]
-    entries = export_experiment(name, places, wanted, _say)
-    registered = register_experiment(name, places, model_name, _say) if register else None
+    exports, registered = exporting.export_experiment(name, places, wanted, _say), None
+    if register:
+        again = _command(
+            *("export", name, "--format", "torchscript", "--register"),
+            **{"--model-name": model_name, "--storage": storage, "--tracking-uri": tracking_uri},
+        )
+        try:
+            registered = exporting.register_experiment(
+                name, places, model_name, _say, way_out=again
+            )
+        except HpoError as error:
+            exports.failures["--register"] = error
     if as_json:
-        rows = [asdict(entry) for entry in entries]
+        rows = [asdict(entry) for entry in exports.entries]
         champion = None if registered is None else {**asdict(registered), "uri": registered.uri}
         typer.echo(json.dumps({"files": rows, "registered": champion}))
-        return
-    folder = places.run_folder(name)
-    for entry in entries:
-        share = entry.argmax_agreement
-        agreement = "" if share is None else f", same argmax {share:.2%}"
-        typer.echo(
-            f"{os.path.relpath(folder / entry.file)}: largest difference "
-            f"{entry.max_difference:.1e}{agreement}, {entry.n_compared} images, "
-            f"{entry.n_bytes / 1e3:,.0f} kB, {entry.seconds:.1f} s"
-        )
-    if registered is not None:
-        typer.echo(f"{registered.uri}: version {registered.version} of {registered.name}")
+    else:
+        for entry in exports.entries:
+            file = os.path.relpath(places.run_folder(name) / entry.file)
+            typer.echo(f"{file}: {entry.as_text()}")
+        if registered is not None:
+            typer.echo(f"{registered.uri}: version {registered.version} of {registered.name}")
+    exporting.refuse_failures(exports.failures)
 
 
 @app.command()
@@ -248,6 +255,12 @@ def lr_find(
 def predict(
     model: Annotated[Path, typer.Argument(help="E.g. runs/NAME/standalone_model.pt or .onnx.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    trainable: Annotated[
+        str,
+        typer.Option(
+            metavar="MODULE:FUNCTION", help="Trust your own, to rebuild its .safetensors."
+        ),
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """What an exported model says of images: classes, values, or shares of pixels.
@@ -256,9 +269,9 @@ def predict(
     """
     from hpo.results.predict import predict as predict_images
 
-    predictions = predict_images(model, images)
+    predictions = predict_images(model, images, trainable)
     if as_json:
-        typer.echo(json.dumps([prediction.as_json() for prediction in predictions.items]))
+        typer.echo(json.dumps(predictions.as_json()))
     else:
         for prediction in predictions.items:
             typer.echo(prediction.as_line())
@@ -266,6 +279,7 @@ def predict(
         f"{len(predictions.items)} images in {predictions.seconds:.2f} s, "
         f"{predictions.images_per_second:,.0f} images/s (decoding included)"
     )
+    predictions.refuse_problems()
 
 
 @app.command()
@@ -326,6 +340,12 @@ def _say(text: str) -> None:
 def _resume_command() -> str:
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
     return f"{_program()} {shlex.join([*arguments, '--resume'])}"
+
+
+def _command(*arguments: str, **options: str | None) -> str:
+    """What to type for a command with those of the options that were given."""
+    given = [part for option, value in options.items() if value for part in (option, value)]
+    return f"{_program()} {shlex.join([*arguments, *given])}"
 
 
 def _program() -> str:

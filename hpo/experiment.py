@@ -214,10 +214,10 @@ def winner_of(outcome: Outcome) -> Finalist:
 
 
 def export(workspace: Workspace, model: PackedModel) -> None:
-    """Write the model that can be deployed, and images to try it with."""
+    """Write the model that can be deployed, and images to try it with; recorded last of all."""
     record = export_model(model, winner_of(workspace.outcome()).number, workspace.folder)
-    workspace.ledger.put_export(workspace.experiment.id, record)
     save_examples(model, workspace.folder / "examples")
+    workspace.ledger.put_export(workspace.experiment.id, record)
 
 
 def drop_weights_of_losers(workspace: Workspace) -> None:

@@ -1,23 +1,27 @@
 """An exported model of any format as one function from images to numbers.
 
-Each format needs its own library alone: nothing is imported before a file of it is loaded.
+Nothing is imported before a file is loaded that needs it: torch for TorchScript and ``.pt2``,
+onnxruntime for ONNX, torch and the trainable for safetensors, whose code makes the network anew.
+Load only files that you trust: a ``.pt2`` may hold pickled objects.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import stat
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from hpo.errors import UsageError
-from trainables import DESCRIPTION, TrainableError, find_trainable
+from trainables import DESCRIPTION, TRAINABLES, TrainableError, find_trainable
+from trainables.images.arrays import Target
 
 Images = npt.NDArray[np.uint8]
 Outputs = npt.NDArray[np.float32]
@@ -28,43 +32,59 @@ class ExportedModel:
     """A model that was loaded.
 
     Attributes:
-        run: (B, C, H, W) uint8 images of any size -> (B, n_classes) probabilities, (B, n_values)
-            values, or (B, n_classes, H, W) probabilities.
-        class_names: of the second axis of what ``run`` returns; empty if the file does not say.
-        in_channels: 1 takes grey images, 3 takes RGB; 0 if the file does not say.
+        run: (B, C, H, W) uint8 images -> (B, n_classes) probabilities, (B, n_values) values, or
+            (B, n_classes, H, W) probabilities.
+        class_names: of the second axis of what ``run`` returns.
+        in_channels: 1 takes grey images, 3 takes RGB.
         target: "classes", "values" or "masks".
+        shorter_side: pixels to which it resizes an image's shorter side; 0 if the file tells none.
     """
 
     run: Callable[[Images], Outputs]
     class_names: tuple[str, ...]
     in_channels: int
     target: str
+    shorter_side: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A way to write a model down: the file in ``runs/NAME``, and who reads it."""
+    """A way to write a model down: the file in ``runs/NAME``, and who reads it.
+
+    ``load`` takes the path and the name of a trainable that is trusted.
+    """
 
     file: str
-    load: Callable[[Path], ExportedModel]
+    load: Callable[[Path, str], ExportedModel]
 
 
-def load_exported(path: Path) -> ExportedModel:
+def load_exported(path: Path, trainable: str = "") -> ExportedModel:
     """Load a model by what its name ends in.
 
+    Args:
+        path: of the file.
+        trainable: a user's own, whose module may be imported if the file is of its weights.
+
     Raises:
-        UsageError: if there is no such file, or it is no exported model.
+        UsageError: if there is no such file, or it is no exported model, or one of a trainable
+            that is neither registered nor ``trainable``.
     """
     by_suffix = {Path(known.file).suffix: known for known in FORMATS.values()}
     known_files = ", ".join(known.file for known in FORMATS.values())
     if path.suffix not in by_suffix:
         raise UsageError(f"{path}: is no exported model; known are {known_files}")
-    if not path.is_file():
-        raise UsageError(f"{path}: there is no such model; `hpo run` and `hpo export` write them")
     try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read: {error.strerror}; `hpo run` and `hpo export` write models"
+        ) from None
+    try:
+        if not is_file:
+            raise ValueError("it is no regular file")  # noqa: TRY301
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.jit is deprecated and says so sixty times
-            return by_suffix[path.suffix].load(path)
+            return by_suffix[path.suffix].load(path, trainable)
     except UsageError:
         raise
     except Exception as error:  # noqa: BLE001  another file under this name makes it raise anything
@@ -75,20 +95,15 @@ def load_exported(path: Path) -> ExportedModel:
         ) from None
 
 
-def _load_torchscript(path: Path) -> ExportedModel:
+def _load_torchscript(path: Path, _trainable: str) -> ExportedModel:
     import torch
 
-    model = torch.jit.load(str(path), map_location="cpu")
-    described = {
-        # A user's own predictor need not have them.
-        "class_names": getattr(model, "class_names", ()),
-        "in_channels": getattr(model, "in_channels", 0),
-        "target": getattr(model, "target", "classes"),
-    }
-    return _exported(described, _torch_run(model))
+    extra = {DESCRIPTION: ""}
+    model = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+    return _exported(json.loads(extra[DESCRIPTION]), _torch_run(model))
 
 
-def _load_pt2(path: Path) -> ExportedModel:
+def _load_pt2(path: Path, _trainable: str) -> ExportedModel:
     import torch
 
     # It logs a traceback before it raises, and has no other voice at this level.
@@ -98,7 +113,7 @@ def _load_pt2(path: Path) -> ExportedModel:
     return _exported(json.loads(extra[DESCRIPTION]), _torch_run(model))
 
 
-def _load_onnx(path: Path) -> ExportedModel:
+def _load_onnx(path: Path, _trainable: str) -> ExportedModel:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -107,12 +122,11 @@ def _load_onnx(path: Path) -> ExportedModel:
     return _exported(described, lambda images: session.run(None, {name: images})[0])
 
 
-def _load_safetensors(path: Path) -> ExportedModel:
-    return _exported(read_description(path), _torch_run(rebuilt(path)))
+def _load_safetensors(path: Path, trainable: str) -> ExportedModel:
+    return _exported(_read_description(path), _torch_run(rebuilt(path, trainable)))
 
 
-def read_description(path: Path) -> dict[str, Any]:
-    """What the metadata of a file of weights say of its predictor; needs no torch."""
+def _read_description(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -120,25 +134,42 @@ def read_description(path: Path) -> dict[str, Any]:
     return described
 
 
-def rebuilt(path: Path) -> Any:
+def rebuilt(path: Path, trainable: str = "") -> Any:
     """The predictor, a `torch.nn.Module`, of a file of weights.
 
+    Args:
+        path: of the file. It names its trainable, whose module is imported only if it is a
+            registered one or ``trainable``: a file of data shall not choose what code is run.
+        trainable: a user's own that is trusted.
+
     Raises:
-        UsageError: if its trainable is not there, or cannot rebuild it.
+        UsageError: if its trainable is not trusted, not there, or cannot rebuild it.
     """
     from safetensors.torch import load_file
 
-    description = read_description(path)
-    name = description["trainable"]
+    description = _read_description(path)
+    name = str(description["trainable"])
+    if name not in TRAINABLES and name != trainable:
+        raise UsageError(
+            f"{path}: is made by {name!r}, which is none of ours: to use the file would run that "
+            f"module's code. If you trust it, say so: --trainable {name}"
+        )
     try:
         rebuild = find_trainable(name, (Path.cwd(),)).rebuild
     except TrainableError as error:
         raise UsageError(f"{path}: its predictor cannot be rebuilt: {error}") from None
     if rebuild is None:
         raise UsageError(f"{path}: its trainable {name!r} has no function `rebuild`")
-    predictor = rebuild(description)
-    predictor.load_state_dict(load_file(path))
-    return predictor.eval()
+    try:
+        predictor = rebuild(description)
+        predictor.load_state_dict(load_file(path))
+        return predictor.eval()
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{path}: `rebuild` of {name!r} makes no predictor that takes these weights: "
+            f"{type(error).__name__}: {reason}; is it the code that trained them?"
+        ) from error
 
 
 def _torch_run(model: Any) -> Callable[[Images], Outputs]:
@@ -153,11 +184,14 @@ def _torch_run(model: Any) -> Callable[[Images], Outputs]:
 
 
 def _exported(described: Mapping[str, Any], run: Callable[[Images], Outputs]) -> ExportedModel:
+    if described["target"] not in get_args(Target):
+        raise ValueError(f"its target is {described['target']!r}")
     return ExportedModel(
         run=run,
         class_names=tuple(described["class_names"]),
         in_channels=int(described["in_channels"]),
         target=str(described["target"]),
+        shorter_side=int(described.get("shorter_side", 0)),
     )
 
 

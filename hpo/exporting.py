@@ -1,21 +1,20 @@
-"""The journey of `hpo export`: rebuild the winner, write each format, reload and compare it."""
+"""The journey of `hpo export`: take or write each format, reload and compare it, register it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from hpo.errors import UnfitEnvironmentError, UsageError
-from hpo.exported import FORMATS, read_description, rebuilt
+from hpo.errors import HpoError, StorageError, UnfitEnvironmentError, UsageError
+from hpo.exported import FORMATS, rebuilt
 from hpo.places import Places
 from hpo.results import (
     EVIDENCE_FILE,
+    MANIFEST_FILE,
     MODEL_CARD_FILE,
     MODEL_FILE,
     ONNX_RESIZING_TOLERANCE,
@@ -32,15 +31,22 @@ from hpo.results import (
     refuse_mismatch,
     unfinished,
     verified,
+    write_file,
     write_manifest,
     write_model_card,
 )
 from hpo.synchronization import synchronize
-from hpo.tracking import RegisteredVersion, register_model, short_reason
+from hpo.tracking import (
+    RegisteredVersion,
+    model_name_problem,
+    register_model,
+    short_reason,
+    tracking_errors,
+)
 from hpo.workspace import Workspace, exclusive, find_workspace, storage_errors
 
-N_RESIZED = 64
-"""Images that are compared in another size, too."""
+LEFT_BY_EVERY_RUN = ("torchscript", "safetensors")
+"""Formats whose files are there before `hpo export`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +55,47 @@ class Winner:
 
     Attributes:
         trial_number: of the winner.
-        evidence: what it computed on the test set.
-        predictor: the rebuilt `torch.nn.Module`; None where the trainable cannot rebuild it.
-        description: of the predictor; empty without one.
+        trainable: that trained it, and is trusted with rebuilding it.
+        evidence: what it computed on real images.
+        weights: its file of weights; None where the trainable cannot rebuild the predictor.
     """
 
     trial_number: int
+    trainable: str
     evidence: Evidence
-    predictor: Any
-    description: dict[str, Any]
+    weights: Path | None
+
+    @cached_property
+    def predictor(self) -> Any:
+        """The rebuilt `torch.nn.Module`; made when a format asks for it first.
+
+        Raises:
+            UsageError: if the trainable cannot make it.
+        """
+        assert self.weights is not None
+        return rebuilt(self.weights, self.trainable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exports:
+    """What came of all formats that were asked for.
+
+    Attributes:
+        entries: what the manifest says of each file that is fit for use.
+        failures: why there is none, by format.
+    """
+
+    entries: list[ManifestEntry]
+    failures: dict[str, HpoError]
 
 
 def export_experiment(
     name: str, places: Places, formats: Sequence[str] | None, say: Callable[[str], None]
-) -> list[ManifestEntry]:
+) -> Exports:
     """Write the winner of ``name`` in each format, each reloaded in a new process and compared.
+
+    A format that fails does not keep the others from being tried. A file that computes something
+    else stays as part-FILE, and what lay under its name before stays there.
 
     Args:
         name: of a finished experiment.
@@ -71,28 +103,36 @@ def export_experiment(
         formats: keys of ``FORMATS``; None for all that its trainable can have.
         say: is told what is being done.
 
-    Returns:
-        What the manifest says of each of these files.
-
     Raises:
-        UsageError: if there is no such experiment, format or exported model, or the network cannot
-            be written so.
-        StorageError: if a file is damaged, or the experiment is being run.
-        ExportMismatchError: if a reloaded file computes something else; it stays as part-FILE.
+        UsageError: if there is no such experiment, format or exported model.
+        StorageError: if what all formats are made of is damaged, or the experiment is being run.
     """
     check_formats(formats or ())
     with storage_errors():
         workspace = find_workspace(name, places)
         outcome = exported_outcome(workspace)
+        exports = Exports(entries=[], failures={})
         with exclusive(workspace.folder):
             winner = find_winner(outcome, workspace.folder)
-            wanted = formats or (FORMATS if winner.predictor is not None else ("torchscript",))
+            wanted = formats or (FORMATS if winner.weights is not None else ("torchscript",))
             refuse_what_cannot_be_rebuilt(outcome, winner, wanted)
-            entries: list[ManifestEntry] = []
             for format_name in dict.fromkeys(wanted):
-                entries.append(export_format(workspace, winner, format_name, say))
-                write_model_card(workspace.outcome(), workspace.folder)
-    return entries
+                try:
+                    exports.entries.append(export_format(workspace, winner, format_name, say))
+                    write_model_card(workspace.outcome(), workspace.folder)
+                except HpoError as error:
+                    exports.failures[format_name] = error
+    return exports
+
+
+def refuse_failures(failures: Mapping[str, HpoError]) -> None:
+    """Raise one error that tells all failures, of the kind of the first; none if there are none."""
+    if len(failures) == 1:
+        raise next(iter(failures.values()))
+    if failures:
+        listed = [f"{name}: {error}" for name, error in failures.items()]
+        kind = type(next(iter(failures.values())))
+        raise kind("\n  ".join([f"{len(failures)} exports failed:", *listed]))
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -104,13 +144,19 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def exported_outcome(workspace: Workspace) -> Outcome:
-    """The outcome of an experiment that has a winner's model.
+    """The outcome of an experiment that has a winner's model, which lies here.
 
     Raises:
-        UsageError: if it has none, with the reason.
+        UsageError: if it has none, with the reason, or if it was run in another folder.
     """
     outcome, name = workspace.outcome(), workspace.spec.name
     if outcome.export is not None:
+        folder = Path(outcome.export.path).parent
+        if folder != workspace.folder and not (workspace.folder / MANIFEST_FILE).is_file():
+            raise UsageError(
+                f"the files of experiment {name!r} lie in {folder}, not in {workspace.folder}: "
+                f"go to {folder.parent.parent} and export it there, with the same --storage"
+            )
         return outcome
     if outcome.experiment.finished_at is None:
         raise UsageError(
@@ -124,23 +170,18 @@ def exported_outcome(workspace: Workspace) -> Outcome:
 
 
 def find_winner(outcome: Outcome, folder: Path) -> Winner:
-    """The winner's predictor and evidence, from files whose checksums are verified.
+    """What the run left of its winner.
 
     Raises:
-        StorageError: if a file is missing or damaged.
+        StorageError: if its evidence is missing or damaged.
     """
     manifest = read_manifest(folder)
     evidence = read_evidence(verified(folder, EVIDENCE_FILE, manifest))
-    trial_number = manifest[EVIDENCE_FILE].trial_number
-    assert outcome.export is not None
-    if WEIGHTS_FILE not in manifest:
-        return Winner(trial_number=trial_number, evidence=evidence, predictor=None, description={})
-    weights = verified(folder, WEIGHTS_FILE, manifest)
     return Winner(
-        trial_number=trial_number,
+        trial_number=manifest[EVIDENCE_FILE].trial_number,
+        trainable=outcome.spec.trainable,
         evidence=evidence,
-        predictor=rebuilt(weights),
-        description=read_description(weights),
+        weights=folder / WEIGHTS_FILE if WEIGHTS_FILE in manifest else None,
     )
 
 
@@ -149,7 +190,7 @@ def refuse_what_cannot_be_rebuilt(
 ) -> None:
     """Raise UsageError for formats that need a predictor in Python where there is none."""
     others = [name for name in formats if name != "torchscript"]
-    if winner.predictor is None and others:
+    if winner.weights is None and others:
         raise UsageError(
             f"{outcome.experiment.name!r} can be exported as torchscript only, not as "
             f"{', '.join(others)}: its trainable {outcome.spec.trainable!r} gives its FinalModel "
@@ -160,22 +201,21 @@ def refuse_what_cannot_be_rebuilt(
 def export_format(
     workspace: Workspace, winner: Winner, format_name: str, say: Callable[[str], None]
 ) -> ManifestEntry:
-    """Write, reload and compare one file; record it in the ledger and the manifest."""
+    """Take or write, reload and compare one file; record it in the ledger and the manifest.
+
+    Raises:
+        UsageError: if the network cannot be written so.
+        ExportMismatchError: if the reloaded file computes something else.
+        StorageError: if what it is made of is damaged, or it cannot be written.
+    """
     started, path = time.perf_counter(), workspace.folder / FORMATS[format_name].file
     manifest = read_manifest(workspace.folder)
-    if format_name == "safetensors" or winner.predictor is None:
-        written = verified(workspace.folder, path.name, manifest)  # `hpo run` wrote it
-    else:
-        from hpo.results.formats import write_format
-
-        say(f"writing {path.name}")
-        written = unfinished(path)
-        write_format(format_name, winner.predictor, winner.description, written)
+    written = left_by_the_run(winner, path, format_name, manifest)
+    if written is None:
+        written = write_anew(winner, path, format_name, manifest, say)
     say(f"reloading {path.name} in a new process")
-    comparison = compare_reloaded(written, inputs_of(winner))
-    loose = ONNX_RESIZING_TOLERANCE if format_name == "onnx" else TOLERANCE
-    is_resizing = list(winner.evidence.images.shape[2:]) != winner.description.get("image_size")
-    refuse_mismatch(written, comparison, loose if is_resizing else TOLERANCE, loose)
+    comparison = compare_reloaded(written, winner.evidence.inputs(), winner.trainable)
+    refuse_mismatch(written, comparison, *tolerances(winner.evidence, format_name))
     written.replace(path)
     seconds = time.perf_counter() - started
     entry = entry_of(path, format_name, winner.trial_number, comparison, seconds)
@@ -184,25 +224,60 @@ def export_format(
     return entry
 
 
-def inputs_of(winner: Winner) -> dict[str, npt.NDArray[Any]]:
-    """Images and outputs to compare with: as they were read, and in another size."""
-    evidence = winner.evidence
-    inputs: dict[str, npt.NDArray[Any]] = {
-        "images": evidence.images,
-        "outputs": evidence.outputs,
-    }
-    if winner.predictor is not None:
-        import torch
+def left_by_the_run(
+    winner: Winner, path: Path, format_name: str, manifest: Mapping[str, ManifestEntry]
+) -> Path | None:
+    """The file that every run leaves; None of another format, or if it can and must be made anew.
 
-        resized = evidence.images[:N_RESIZED].repeat(2, axis=2).repeat(3, axis=3)
-        inputs["resized"] = np.ascontiguousarray(resized)
-        with torch.no_grad():
-            inputs["resized_outputs"] = winner.predictor(torch.from_numpy(resized)).numpy()
-    return inputs
+    Raises:
+        StorageError: if it is missing or damaged, and cannot be made of the weights.
+    """
+    if format_name not in LEFT_BY_EVERY_RUN:
+        return None
+    try:
+        return verified(path.parent, path.name, manifest)
+    except StorageError:
+        if format_name == "safetensors" or winner.weights is None:
+            raise
+        return None
+
+
+def write_anew(
+    winner: Winner,
+    path: Path,
+    format_name: str,
+    manifest: Mapping[str, ManifestEntry],
+    say: Callable[[str], None],
+) -> Path:
+    """A file of the rebuilt predictor, beside its final place."""
+    from hpo.results.formats import write_format
+
+    verified(path.parent, WEIGHTS_FILE, manifest)
+    say(f"writing {path.name}")
+    evidence = winner.evidence
+    height, width = evidence.images.shape[2:]
+    only_size = (height, width) if evidence.resized_outputs is None else None
+    content = write_format(format_name, winner.predictor, evidence.description, only_size)
+    write_file(unfinished(path), content)
+    return unfinished(path)
+
+
+def tolerances(evidence: Evidence, format_name: str) -> tuple[float, float]:
+    """Of images as they were read, and in another size: only ONNX that resizes may be loose."""
+    shorter_side = evidence.description.get("shorter_side")
+    if format_name != "onnx" or shorter_side is None:
+        return TOLERANCE, TOLERANCE
+    is_resized = min(evidence.images.shape[2:]) != shorter_side
+    return ONNX_RESIZING_TOLERANCE if is_resized else TOLERANCE, ONNX_RESIZING_TOLERANCE
 
 
 def register_experiment(
-    name: str, places: Places, model_name: str | None, say: Callable[[str], None]
+    name: str,
+    places: Places,
+    model_name: str | None,
+    say: Callable[[str], None],
+    *,
+    way_out: str,
 ) -> RegisteredVersion:
     """Register the exported TorchScript in MLflow; its new version becomes the champion.
 
@@ -211,6 +286,7 @@ def register_experiment(
         places: where it is kept, and which MLflow is meant.
         model_name: in the registry; None for the experiment's name.
         say: is told what is being done.
+        way_out: the command that registers it later.
 
     Raises:
         UsageError: if there is no such experiment or model.
@@ -234,15 +310,20 @@ def register_experiment(
                     model_file=path,
                     images=evidence.images,
                     outputs=evidence.outputs,
-                    card=(workspace.folder / MODEL_CARD_FILE).read_text(encoding="utf-8"),
+                    card=workspace.folder / MODEL_CARD_FILE,
                     tags=registry_tags(outcome),
                 )
-            except Exception as error:
+            except tracking_errors() as error:
                 raise UnfitEnvironmentError(
                     f"MLflow at {places.tracking_uri} cannot be written: {short_reason(error)}; "
-                    f"the exported files are kept. Register later with: hpo export {name} "
-                    "--format torchscript --register"
+                    f"the exported files are kept. Register later with: {way_out}"
                 ) from error
+
+
+def check_model_name(model_name: str) -> None:
+    """Raise UsageError for a name that MLflow's registry refuses; asks no server."""
+    if problem := model_name_problem(model_name):
+        raise UsageError(f"--model-name: {problem}, got {model_name!r}; give another one")
 
 
 def registry_tags(outcome: Outcome) -> dict[str, str]:

@@ -129,7 +129,7 @@ def test_predict_prints_labels_and_probabilities(shell: Shell, model: Path) -> N
     assert len(images) == 10
     done = shell.hpo("predict", str(model), *map(str, images), "--json")
     assert done.returncode == 0, done.stderr
-    for row in json.loads(done.stdout):
+    for row in json.loads(done.stdout)["predictions"]:
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert row["label"] == max(row["probabilities"], key=row["probabilities"].__getitem__)
     text = shell.hpo("predict", str(model), str(images[0])).stdout

@@ -1,4 +1,4 @@
-"""A search on a folder of pictures of all kinds, from start to export and back to the pictures."""
+"""What is the user's own, from start to export and back: a folder of pictures, a trainable."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import optuna
 import pytest
 from commands import Done, Shell, assert_no_traceback
 from PIL import Image
+
+from hpo.results import read_evidence
 
 FOLDER = """
 name: pets
@@ -79,15 +81,31 @@ def test_it_runs_from_start_to_export(user: Shell, finished: Done) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_exported_model_recognizes_the_original_files(user: Shell) -> None:
-    pictures = sorted((user.folder / "data" / "pictures").rglob("*.*"))
-    model = user.folder / "runs" / "pets" / "standalone_model.pt"
-    done = user.hpo("predict", str(model), *map(str, pictures), "--json")
+def test_every_format_recognizes_the_original_files(user: Shell) -> None:
+    """Compared on all 80 pictures, 16 of which are the test set, as they are and enlarged."""
+    done = user.hpo("export", "pets", "--json")
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
-    is_right = [row["label"] == Path(row["image"]).parent.name for row in rows]
-    assert len(is_right) == 80
-    assert np.mean(is_right) > 0.9
+    probabilities = {}
+    for exported in json.loads(done.stdout)["files"]:
+        name = exported["format"]
+        assert exported["n_compared"] == 80
+        assert exported["max_difference"] <= 1e-5, "nothing is resized: they come at 18 pixels"
+        assert exported["max_difference_resized"] <= (0.05 if name == "onnx" else 1e-5)
+        model = user.folder / "runs" / "pets" / exported["file"]
+        done = user.hpo("predict", str(model), str(user.folder / "data" / "pictures"), "--json")
+        assert done.returncode == 0, done.stderr
+        rows = json.loads(done.stdout)["predictions"]
+        is_right = [row["label"] == Path(row["image"]).parent.name for row in rows]
+        assert len(is_right) == 80
+        assert np.mean(is_right) > 0.9
+        probabilities[name] = [row["probabilities"]["above"] for row in rows]
+    reference = probabilities.pop("torchscript")
+    for name, found in probabilities.items():
+        atol = 0.05 if name == "onnx" else 1e-6
+        np.testing.assert_allclose(found, reference, atol=atol, err_msg=name)
+    evidence = read_evidence(user.folder / "runs" / "pets" / "test_evidence.npz")
+    assert evidence.labels is not None
+    assert len(evidence.labels) == 16
 
 
 def test_a_bad_picture_ends_the_run_before_its_first_trial_and_is_named(user: Shell) -> None:
@@ -115,3 +133,38 @@ def test_data_that_are_not_there_end_the_run_with_the_way_out(user: Shell) -> No
     assert done.returncode == 5
     assert "download" in done.stderr
     assert_no_traceback(done)
+
+
+OWN = """
+import torch
+from trainables import FinalModel
+
+class Shades(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(1, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        shade = images.float().mean(dim=(1, 2, 3)).unsqueeze(1) / 255
+        return self.linear(shade).softmax(dim=1)
+
+def train(config): return config["lr"]
+
+def finish(config, trial):
+    images = torch.randint(0, 256, (3, 1, 2, 2), dtype=torch.uint8)
+    return FinalModel(predictor=Shades(), class_names=("dark", "bright"), n_correct=2, n_test=3,
+                      test_images=images, test_labels=torch.tensor([1, 1, 0]), description={})
+
+def rebuild(description): return Shades()
+"""
+
+
+def test_a_trainable_of_ones_own_ends_with_a_card_and_weights_to_export(user: Shell) -> None:
+    user.write("shades.py", OWN)
+    options = ("-oname=shades", "-otrainable=shades:train", "-obudget.n_trials=1")
+    done = user.hpo("run", "pets.yaml", *options)
+    assert done.returncode == 0, done.stderr
+    assert "2 correct" in (user.folder / "runs" / "shades" / "model_card.md").read_text()
+    done = user.hpo("export", "shades", "--format", "safetensors", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["files"][0]["max_difference_resized"] <= 1e-5

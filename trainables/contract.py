@@ -13,7 +13,8 @@ same module, may stand
 - ``finish(config, trial) -> FinalModel``: retrain on everything but the test set, test once, hand
   back what to export;
 - ``rebuild(description) -> torch.nn.Module``: the predictor of a `FinalModel.description`, with any
-  weights; without it TorchScript is the only format of export;
+  weights; without it TorchScript is the only format of export. What it is handed is the description
+  with ``class_names``, ``in_channels``, ``target`` and ``trainable`` added;
 - ``fingerprint(config, trial) -> str`` of the data;
 - ``warnings(config, trial) -> Sequence[str]`` about the data, shown once at the start;
 - ``find_lr(config, trial) -> LrRangeTest``: a range test of the learning rate; `range_test` makes
@@ -68,21 +69,30 @@ class FinalModel:
     Attributes:
         predictor: a scriptable module on the CPU in eval mode; (B, C, H, W) uint8 -> (B, n_classes)
             float32 probabilities, (B, n_values) values, or (B, n_classes, H, W) probabilities. It
-            holds the preprocessing; its attributes ``class_names`` (a list of words) and
-            ``in_channels`` (1 or 3) let `hpo predict` use the exported file.
-        class_names: label of each column of the predictor's output.
+            holds the preprocessing, is deterministic, and tells the same of an image whatever else
+            is in its batch.
+        class_names: label of each column of the predictor's output; names of the values.
         n_correct: test images classified correctly; None where ``metric`` is no accuracy.
         n_test: images in the test set.
-        test_images: (n, C, H, W) uint8, images to compare the exported predictor with.
+        test_images: (n, C, H, W) uint8, test images to compare the exported predictor on, and to
+            show as examples; C is 1 (grey) or 3 (RGB) where `hpo predict` shall use the model.
         test_labels: (n,) int64, their classes; None if what is learned is something else.
+        other_images: (m, C, H, W) uint8, images of no test set to compare on, too; None where the
+            test set is large enough for a comparison.
         metric: what was measured on the test set.
         metric_value: its value; of an accuracy it follows from ``n_correct``.
         confusion: (n_classes, n_classes) int64, test images (or pixels of masks) by true class in
             rows and predicted class in columns; None where there are no classes.
         rms_errors: (n_values,) float, root mean squared error of each value on the test set; None
             where there are no values.
-        description: what ``rebuild`` makes the predictor of, ready for JSON; None where a
-            trainable has no ``rebuild``: its predictor is exported as TorchScript alone.
+        description: what ``rebuild`` makes the predictor of, any mapping ready for JSON; None where
+            a trainable has no ``rebuild``: its predictor is exported as TorchScript alone. Nothing
+            in it is required. These keys are read by others than ``rebuild``: ``target``
+            ("classes", "values" or "masks"; else ``rms_errors`` mean values, and outputs with a
+            height and width masks); ``shorter_side``, the pixels to which the predictor resizes an
+            image's shorter side, which allows ONNX to round otherwise where it does so; and for the
+            model card ``config`` (a mapping), ``n_trained_on``, and ``given_parts``: which of
+            "test" and "validation" came with the data set, so that no fraction was split off.
     """
 
     predictor: torch.nn.Module
@@ -91,6 +101,7 @@ class FinalModel:
     n_test: int
     test_images: torch.Tensor
     test_labels: torch.Tensor | None = None
+    other_images: torch.Tensor | None = None
     metric: str = "accuracy"
     metric_value: float | None = None
     confusion: torch.Tensor | None = None

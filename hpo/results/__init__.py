@@ -9,21 +9,22 @@ from hpo.results.comparison import (
 )
 from hpo.results.evidence import EVIDENCE_FILE, Evidence, read_evidence
 from hpo.results.export import (
-    MODEL_FILE,
-    WEIGHTS_FILE,
     entry_of,
     export_model,
     record_of,
     save_examples,
-    unfinished,
 )
 from hpo.results.finalists import rerun_tasks
 from hpo.results.lr_figures import draw_range_test, range_test_text
 from hpo.results.manifest import (
     MANIFEST_FILE,
+    MODEL_FILE,
+    WEIGHTS_FILE,
     ManifestEntry,
     read_manifest,
+    unfinished,
     verified,
+    write_file,
     write_manifest,
 )
 from hpo.results.model_card import MODEL_CARD_FILE, write_model_card
@@ -71,6 +72,7 @@ __all__ = [
     "trials_line",
     "unfinished",
     "verified",
+    "write_file",
     "write_manifest",
     "write_model_card",
     "write_report",

@@ -16,7 +16,12 @@ import numpy.typing as npt
 from hpo.errors import ExportMismatchError
 
 TOLERANCE = 1e-5
-"""Largest difference of an output between the trained and the reloaded model."""
+"""Largest difference of an output between the trained and the reloaded model.
+
+Of outputs that get larger than 1 (values of a regression, logits) in units of the largest of its
+column. Two outputs that are each off by at most this cannot change places unless they are nearer to
+each other than twice of it: so the largest output of an image is the same one, but for such ties.
+"""
 
 ONNX_RESIZING_TOLERANCE = 0.05
 """The same where ONNX has to resize images: a pixel in 8,000 may be a grey level off, since torch
@@ -29,27 +34,32 @@ class Comparison:
 
     Attributes:
         n_compared: images.
-        max_difference: largest absolute difference of an output.
-        argmax_agreement: share of equal largest outputs (over images, or pixels of masks); None
-            of a regression.
-        max_difference_resized: largest difference on images in another size; None if not asked.
+        max_difference: largest difference of an output, see `TOLERANCE`.
+        argmax_agreement: share of images, or pixels of masks, whose largest output is the same;
+            None of a regression.
         libraries: which of the large libraries the process had to import.
+        max_difference_resized: the same on images in another size; None if not asked.
+        argmax_agreement_resized: likewise.
     """
 
     n_compared: int
     max_difference: float
     argmax_agreement: float | None
-    max_difference_resized: float | None
     libraries: list[str]
+    max_difference_resized: float | None = None
+    argmax_agreement_resized: float | None = None
 
 
-def compare_reloaded(path: Path, inputs: Mapping[str, npt.NDArray[np.generic]]) -> Comparison:
+def compare_reloaded(
+    path: Path, inputs: Mapping[str, npt.NDArray[np.generic]], trainable: str = ""
+) -> Comparison:
     """Load ``path`` in a new process and compare it on ``inputs``.
 
     Args:
         path: an exported file; its suffix names the format.
-        inputs: "images" (n, C, H, W) uint8 and the "outputs" that are expected for them; "resized"
-            and "resized_outputs" the same in another size, or missing.
+        inputs: "images" (n, C, H, W) uint8, the "outputs" that are expected for them, and the
+            "resized_outputs" for the same images in another size, or without those.
+        trainable: a user's own, whose module the new process may import if the file needs it.
 
     Raises:
         ExportMismatchError: if it cannot be loaded or run there.
@@ -61,14 +71,14 @@ def compare_reloaded(path: Path, inputs: Mapping[str, npt.NDArray[np.generic]]) 
         # -P: this folder holds a report.py and others, which no library shall import for its own.
         script = Path(__file__).with_name("reload_check.py")
         done = subprocess.run(
-            [sys.executable, "-P", str(script), str(path), str(inputs_path)],
+            [sys.executable, "-P", str(script), str(path), str(inputs_path), trainable],
             capture_output=True,
             text=True,
             check=False,
         )
     if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no output"]
-        raise ExportMismatchError(f"{path} cannot be reloaded in a new process: {last[0]}")
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise ExportMismatchError(f"{path} cannot be used in a new process: {last[0]}")
     return Comparison(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -92,5 +102,7 @@ def refuse_mismatch(
         if not difference <= limit:  # also for NaN
             raise ExportMismatchError(
                 f"{path}: outputs of the reloaded model differ by up to {difference:.2g} from "
-                f"the trained one's{where}, more than {limit:g}; the file is not fit for use"
+                f"the trained one's{where}, more than {limit:g}; the file is not fit for use. Take "
+                "another format; or if none agrees, make the predictor tell the same of an image "
+                "each time, alone and in any batch"
             )

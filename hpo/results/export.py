@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from hpo.exported import FORMATS
 from hpo.results.comparison import Comparison, compare_reloaded, refuse_mismatch
-from hpo.results.evidence import EVIDENCE_FILE, keep_evidence
-from hpo.results.manifest import ManifestEntry, sha256_of, write_manifest
+from hpo.results.evidence import EVIDENCE_FILE, evidence_of
+from hpo.results.manifest import (
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    ManifestEntry,
+    replace_file,
+    sha256_of,
+    unfinished,
+    write_file,
+    write_manifest,
+)
 from storage import ExportRecord
 from trainables import PackedModel
 
-MODEL_FILE = FORMATS["torchscript"].file
-WEIGHTS_FILE = FORMATS["safetensors"].file
 N_EXAMPLES = 10
+MAX_NAME = 100
+"""Characters of an example's file name; file systems take 255 bytes."""
 
 
 def export_model(model: PackedModel, trial_number: int, folder: Path) -> ExportRecord:
@@ -28,28 +38,24 @@ def export_model(model: PackedModel, trial_number: int, folder: Path) -> ExportR
     Raises:
         ExportMismatchError: if an output differs by more than the tolerance, or the file cannot
             be loaded.
+        StorageError: if there is no room, or the folder cannot be written.
     """
-    path = folder / MODEL_FILE
+    path, evidence = folder / MODEL_FILE, evidence_of(model)
     beside = unfinished(path)
-    beside.write_bytes(model.torchscript)
-    comparison = compare_reloaded(beside, {"images": model.images, "outputs": model.outputs})
+    write_file(beside, model.torchscript)
+    comparison = compare_reloaded(beside, evidence.inputs())
     refuse_mismatch(beside, comparison)
     for known in FORMATS.values():
         (folder / known.file).unlink(missing_ok=True)
     beside.replace(path)
     entries = [entry_of(path, "torchscript", trial_number, comparison)]
-    keep_evidence(model, folder / EVIDENCE_FILE)
+    replace_file(folder / EVIDENCE_FILE, evidence.as_bytes())
     entries.append(entry_of(folder / EVIDENCE_FILE, "evidence", trial_number))
     if model.weights is not None:
-        (folder / WEIGHTS_FILE).write_bytes(model.weights)
+        replace_file(folder / WEIGHTS_FILE, model.weights)
         entries.append(entry_of(folder / WEIGHTS_FILE, "safetensors", trial_number))
     write_manifest(folder, entries)
     return record_of(path, entries[0])
-
-
-def unfinished(path: Path) -> Path:
-    """Where a file is written until it is compared; its suffix still names its format."""
-    return path.with_name(f"part-{path.name}")
 
 
 def entry_of(
@@ -76,6 +82,8 @@ def entry_of(
         max_difference=comparison.max_difference,
         max_difference_resized=comparison.max_difference_resized,
         argmax_agreement=comparison.argmax_agreement,
+        argmax_agreement_resized=comparison.argmax_agreement_resized,
+        libraries=comparison.libraries,
     )
 
 
@@ -93,23 +101,37 @@ def record_of(path: Path, entry: ManifestEntry) -> ExportRecord:
 
 
 def save_examples(model: PackedModel, folder: Path) -> list[Path]:
-    """Test images to try `hpo predict` with: one of each class with its name, or the first ones."""
+    """Test images to try `hpo predict` with: one of each class with its name, or the first ones.
+
+    None where images are neither grey nor RGB, of which no file of a picture could be made.
+
+    Raises:
+        StorageError: if there is no room, or the folder cannot be written.
+    """
     from PIL import Image
 
     folder.mkdir(exist_ok=True)
-    paths = []
-    for name, index in _examples(model).items():
-        pixels = model.images[index].transpose(1, 2, 0)
-        paths.append(folder / (re.sub(r"[^\w.-]", "_", name) + ".png"))
-        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(paths[-1])
-    return paths
+    paths: dict[str, Path] = {}
+    for name, index in _examples(model):
+        stem = re.sub(r"[^\w.-]", "_", name)[:MAX_NAME].lstrip(".") or "_"
+        while stem.casefold() in paths:  # "a b" and "a_b"; or "A" and "a", on some disks one file
+            stem += "_"
+        pixels, buffer = model.images[index].transpose(1, 2, 0), io.BytesIO()
+        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
+        paths[stem.casefold()] = folder / f"{stem}.png"
+        write_file(paths[stem.casefold()], buffer.getvalue())
+    return list(paths.values())
 
 
-def _examples(model: PackedModel) -> dict[str, int]:
-    """Names of example images and their places."""
+def _examples(model: PackedModel) -> list[tuple[str, int]]:
+    """Names of example images and their places; the first images are of the test set."""
+    if model.images.shape[1] not in (1, 3):
+        return []
     if model.labels is None:
-        return {str(index): index for index in range(min(N_EXAMPLES, len(model.images)))}
+        return [(str(index), index) for index in range(min(N_EXAMPLES, len(model.images)))]
     labels = model.labels.tolist()
-    return {
-        name: labels.index(label) for label, name in enumerate(model.class_names) if label in labels
-    }
+    return [
+        (name, labels.index(label))
+        for label, name in enumerate(model.class_names)
+        if label in labels
+    ]

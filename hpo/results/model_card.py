@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hpo.exported import FORMATS, read_description
 from hpo.results.evidence import EVIDENCE_FILE, Evidence, read_evidence
-from hpo.results.manifest import read_manifest
+from hpo.results.manifest import read_manifest, replace_file
 from hpo.results.outcome import Outcome
 from hpo.results.retrain import test_interval
 
@@ -24,6 +23,16 @@ DATA_KEYS = (
 )  # fmt: skip
 """Keys of a config that say which images and which split."""
 
+SPLIT_OFF = {"validation_fraction": "validation", "test_fraction": "test"}
+"""Fractions, and the parts that they make unless the data set brings them along."""
+
+TASKS = {
+    "classes": "image-classification",
+    "masks": "image-segmentation",
+    "values": "image-regression",
+}
+"""The names that Hugging Face has for what models do, by target."""
+
 MAX_CONFUSION_CLASSES = 30
 """A wider matrix cannot be read in a page; the card then shows the largest confusions."""
 
@@ -31,7 +40,11 @@ N_CONFUSIONS = 20
 
 
 def write_model_card(outcome: Outcome, folder: Path) -> None:
-    """Write ``model_card.md`` from the ledger, the evidence of the test set and the manifest."""
+    """Write ``model_card.md`` from the ledger, the evidence of the test set and the manifest.
+
+    Raises:
+        StorageError: if the evidence is not there, or the card cannot be written.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -43,16 +56,17 @@ def write_model_card(outcome: Outcome, folder: Path) -> None:
     )
     environment.filters.update(cell=_cell, value=_value)
     evidence = read_evidence(folder / EVIDENCE_FILE)
-    weights = folder / FORMATS["safetensors"].file
-    description = read_description(weights) if weights.is_file() else {}
-    config = {**outcome.spec.fixed, **(description.get("config") or {})}
     page = environment.get_template(TEMPLATE).render(
         outcome=outcome,
         spec=outcome.spec,
         interval=None if outcome.test is None else test_interval(outcome.test),
-        description=description,
-        data={key: config[key] for key in DATA_KEYS if key in config},
-        task=_task(evidence, description),
+        description=evidence.description,
+        any_size=evidence.resized_outputs is not None,
+        height=evidence.images.shape[2],
+        width=evidence.images.shape[3],
+        data=_data(outcome, evidence.description),
+        fixed={key: value for key, value in outcome.spec.fixed.items() if key not in DATA_KEYS},
+        task=TASKS[evidence.description["target"]],
         class_names=evidence.class_names,
         classes=class_figures(evidence.confusion, evidence.class_names),
         confusion=_matrix(evidence),
@@ -61,9 +75,7 @@ def write_model_card(outcome: Outcome, folder: Path) -> None:
         rms_errors=_named(evidence.class_names, evidence.rms_errors),
         files=list(read_manifest(folder).values()),
     )
-    beside = folder / f"{MODEL_CARD_FILE}.part"
-    beside.write_text(page, encoding="utf-8")
-    beside.replace(folder / MODEL_CARD_FILE)
+    replace_file(folder / MODEL_CARD_FILE, page.encode())
 
 
 def class_figures(
@@ -100,14 +112,22 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _task(evidence: Evidence, description: Mapping[str, Any]) -> str:
-    """The name that Hugging Face has for what the model does."""
-    target = description.get("target", "values" if evidence.rms_errors is not None else "classes")
-    return {
-        "classes": "image-classification",
-        "masks": "image-segmentation",
-        "values": "image-regression",
-    }[target]
+def _data(outcome: Outcome, description: Mapping[str, Any]) -> dict[str, Any]:
+    """Which images and which split, as far as it is known; fractions that made no part are left."""
+    assert outcome.winner is not None
+    described = description.get("config")  # a user's own may be anything
+    config = {
+        **outcome.spec.fixed,
+        **outcome.winner.params,
+        **(described if isinstance(described, dict) else {}),
+    }
+    given = [
+        name for name in ("validation", "test") if name in (description.get("given_parts") or ())
+    ]
+    unused = {key for key, part in SPLIT_OFF.items() if part in given}
+    unused |= {"split_seed"} if len(given) == len(SPLIT_OFF) else set()
+    data = {key: config[key] for key in DATA_KEYS if key in config and key not in unused}
+    return {**data, **({"parts that the data set has": ", ".join(given)} if given else {})}
 
 
 def _matrix(evidence: Evidence) -> list[list[int]]:

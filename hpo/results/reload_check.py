@@ -12,44 +12,61 @@ from pathlib import Path
 import numpy as np
 
 from hpo.exported import ExportedModel, Images, Outputs, load_exported
+from trainables.packing import BATCH, resized
 
-BATCH = 64  # so that large images fit into memory
 LIBRARIES = ("torch", "onnxruntime", "safetensors", "trainables.cnn.training")
 
 
 def main() -> None:
-    """``reload_check.py MODEL INPUTS``: INPUTS holds images and outputs, as they are and resized.
+    """``reload_check.py MODEL INPUTS TRAINABLE``: INPUTS holds images and the outputs expected.
 
-    "resized" and "resized_outputs" may be missing.
+    "resized_outputs" may be missing; TRAINABLE is trusted with being imported.
     """
-    model_path, inputs_path = sys.argv[1:]
-    model, inputs = load_exported(Path(model_path)), np.load(inputs_path)
-    actual = outputs_of(model, inputs["images"])
+    model_path, inputs_path, trainable = sys.argv[1:]
+    model, inputs = load_exported(Path(model_path), trainable), np.load(inputs_path)
+    images, expected = inputs["images"], inputs["outputs"]
+    actual = outputs_of(model, images)
     found = {
         "n_compared": len(actual),
-        "max_difference": largest(actual, inputs["outputs"]),
-        "argmax_agreement": None
-        if model.target == "values"
-        else float((actual.argmax(axis=1) == inputs["outputs"].argmax(axis=1)).mean()),
-        "max_difference_resized": largest(
-            outputs_of(model, inputs["resized"]), inputs["resized_outputs"]
-        )
-        if "resized" in inputs
-        else None,
+        "max_difference": max_difference(actual, expected),
+        "argmax_agreement": argmax_agreement(actual, expected, model),
         "libraries": [name for name in LIBRARIES if name in sys.modules],
     }
+    if "resized_outputs" in inputs:
+        expected = inputs["resized_outputs"]
+        actual = outputs_of(model, resized(images))
+        found["max_difference_resized"] = max_difference(actual, expected)
+        found["argmax_agreement_resized"] = argmax_agreement(actual, expected, model)
     print(json.dumps(found))
 
 
 def outputs_of(model: ExportedModel, images: Images) -> Outputs:
-    """What ``model`` computes for all images."""
+    """What ``model`` computes for all images; a batch at a time, so that large ones fit."""
     starts = range(0, len(images), BATCH)
     return np.concatenate([model.run(images[start : start + BATCH]) for start in starts])
 
 
-def largest(actual: Outputs, expected: Outputs) -> float:
-    """Largest absolute difference; NaN if there is one."""
-    return float(np.abs(actual - expected).max())
+def max_difference(actual: Outputs, expected: Outputs) -> float:
+    """Largest difference of an output; NaN if there is one.
+
+    Of a class or value whose outputs get larger than 1, in units of its largest: a price in
+    dollars has no digits for 1e-5.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if actual.shape != expected.shape:
+        raise ValueError(f"outputs of shape {actual.shape} instead of {expected.shape}")
+    all_but_classes = tuple(axis for axis in range(expected.ndim) if axis != 1)
+    largest = np.abs(expected).max(axis=all_but_classes, keepdims=True)
+    return float((np.abs(actual - expected) / np.maximum(largest, 1)).max())
+
+
+def argmax_agreement(actual: Outputs, expected: Outputs, model: ExportedModel) -> float | None:
+    """Share of images, or pixels of masks, whose largest output is the same; None of values."""
+    if model.target == "values":
+        return None
+    return float((actual.argmax(axis=1) == expected.argmax(axis=1)).mean())
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ CHAMPION = "champion"
 
 MODEL_CODE = Path(__file__).with_name("served_model.py")
 N_EXAMPLE_IMAGES = 2
+MAX_DESCRIPTION = 4999
+"""Characters of a version's description; MLflow's database has room for 5000."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ def register_model(
     model_file: Path,
     images: npt.NDArray[np.uint8],
     outputs: npt.NDArray[np.float32],
-    card: str,
+    card: Path,
     tags: Mapping[str, str],
 ) -> RegisteredVersion:
     """Log ``model_file`` beside the experiment's parent run and register it as the champion.
@@ -58,11 +60,12 @@ def register_model(
         model_file: TorchScript.
         images: (n, C, H, W), of which the first ones are the input example.
         outputs: (n, ...), what the model makes of them; with ``images`` it gives the signature.
-        card: the model card, the new version's description.
+        card: the model card; whole among the run's artifacts, and as much as there is room for in
+            the new version's description.
         tags: of the new version.
 
     Raises:
-        Exception: whatever MLflow raises if the store cannot be written.
+        Exception: one of `tracking_errors` if the store cannot be written.
     """
     os.environ.update({k: os.environ.get(k, value) for k, value in CLIENT_ENVIRONMENT.items()})
     import mlflow
@@ -92,12 +95,49 @@ def register_model(
             input_example=images[:N_EXAMPLE_IMAGES],
             pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "numpy", "torch")],
         )
+    client.log_artifact(parent.info.run_id, str(card))
     registered = RegisteredVersion(name=model_name, version=int(logged.registered_model_version))
-    client.update_model_version(model_name, str(registered.version), description=card)
+    client.update_model_version(
+        model_name,
+        str(registered.version),
+        description=shortened(
+            card.read_text(encoding="utf-8"),
+            f"The whole card is the artifact {card.name} of run {parent.info.run_id}.",
+        ),
+    )
     for key, value in tags.items():
         client.set_model_version_tag(model_name, str(registered.version), key, value)
     client.set_registered_model_alias(model_name, CHAMPION, str(registered.version))
     return registered
+
+
+def shortened(card: str, whole: str) -> str:
+    """A card that MLflow has room for, cut off at a heading if it must be.
+
+    Args:
+        card: Markdown.
+        whole: a sentence that says where the whole card is; it then ends the text.
+    """
+    if len(card) <= MAX_DESCRIPTION:
+        return card
+    room = card[: MAX_DESCRIPTION - len(whole) - len("\n\n")]
+    end = max(room.rfind("\n## "), room.rfind("\n### "))
+    return f"{room[:end].rstrip() if end > 0 else room}\n\n{whole}"
+
+
+def model_name_problem(name: str) -> str:
+    """Why a model cannot be called so in the registry; empty if it can."""
+    if not name.strip() or name in (".", "..") or "/" in name or ":" in name:
+        return "must be a word without `/` and `:`"
+    return ""
+
+
+def tracking_errors() -> tuple[type[Exception], ...]:
+    """What MLflow raises if its store cannot be reached or written."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, OSError)
 
 
 @contextlib.contextmanager

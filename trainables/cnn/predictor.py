@@ -46,7 +46,7 @@ class Predictor(nn.Module):
         self.transforms = nn.Sequential(
             fit,
             transforms.ConvertImageDtype(torch.float),
-            transforms.Normalize(list(mean), list(std)),
+            Normalize(mean, std),
         )
         self.network = network.eval()
 
@@ -55,6 +55,25 @@ class Predictor(nn.Module):
         if self.target == "values":
             return outputs
         return functional.softmax(outputs, dim=1)
+
+
+class Normalize(nn.Module):
+    """Each channel of (B, C, H, W) fractions minus its mean, by its deviation.
+
+    As torchvision's, which asks in Python whether a deviation is 0: of more than one channel
+    `torch.export` cannot know.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        # Not persistent: the description has them, not the weights.
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        # Undeclared: TorchScript reads no annotation of a buffer.
+        normalized: torch.Tensor = (images - self.mean) / self.std  # type: ignore[operator]
+        return normalized
 
 
 def around(
@@ -81,10 +100,8 @@ def describe_predictor(
 ) -> dict[str, Any]:
     """Everything of a predictor but its weights, ready for JSON."""
     return {
-        "class_names": list(data.class_names),
-        "in_channels": data.channels,
         "target": data.target,
-        "image_size": [data.height, data.width],
+        "shorter_side": config.shorter_side,
         "mean": list(mean),
         "std": list(std),
         "config": config.model_dump(),

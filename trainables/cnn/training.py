@@ -27,11 +27,14 @@ from trainables.cnn.objectives import (
 from trainables.cnn.optimizers import build_optimizer
 from trainables.cnn.predictor import Predictor, around, describe_predictor
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
+from trainables.images.arrays import TEST, VALIDATION, Indices
 from trainables.images.augmentation import TrainingTransforms, evaluation_transforms, normalize
 from trainables.images.dataset import LabelledImages, channel_statistics, describe, load_split
 
 DEFAULT_MAX_EPOCHS = 12
 N_COMPARED_IMAGES = 256
+"""Images on which exports are compared: of the test set, and of the others if those are few."""
+
 EVALUATION_BATCH = 256
 """Images at a time without gradients."""
 
@@ -73,7 +76,11 @@ def finish(config: Mapping[str, Any], trial: TrialContext) -> FinalModel:
     for epoch in range(1, training.n_epochs + 1):
         training.run_epoch(epoch)
     _, score = training.evaluate(data.test)
-    images, targets = data.test.batch(slice(N_COMPARED_IMAGES))
+    rest = data.train_and_validation()
+    images, targets = data.test.batch(chosen_images(data.test, N_COMPARED_IMAGES))
+    others, _ = rest.batch(chosen_images(rest, max(0, N_COMPARED_IMAGES - len(images))))
+    parts = data.test.arrays.parts
+    given = [name for name, part in (("validation", VALIDATION), ("test", TEST)) if part in parts]
     return FinalModel(
         predictor=training.predictor(),
         class_names=data.class_names,
@@ -83,10 +90,27 @@ def finish(config: Mapping[str, Any], trial: TrialContext) -> FinalModel:
         n_test=len(data.test),
         test_images=torch.from_numpy(images),
         test_labels=torch.from_numpy(targets) if training.target == "classes" else None,
+        other_images=torch.from_numpy(others) if len(others) else None,
         metric=METRICS[training.target],
         metric_value=score.value(),
-        description=training.description(),
+        description={**training.description(), "given_parts": given},
     )
+
+
+def chosen_images(images: LabelledImages, n: int) -> Indices:
+    """Places of ``n`` images, always the same ones, sorted: at random, but one of each class.
+
+    All of them if there are fewer; more than ``n`` only if there are more classes; none if ``n``
+    is 0.
+    """
+    if n == 0:
+        return np.array([], np.int64)
+    order = np.random.default_rng(0).permutation(len(images))
+    firsts = np.array([], np.int64)
+    if images.targets.ndim == 1:
+        _, firsts = np.unique(images.targets[order], return_index=True)
+    others = np.delete(order, firsts)
+    return np.sort(np.concatenate([order[firsts], others[: max(0, n - len(firsts))]]))
 
 
 def fingerprint(config: Mapping[str, Any], trial: TrialContext) -> str:

@@ -94,7 +94,7 @@ def find_pictures(root: Path) -> PictureFolder:
                 raise DataError(f"{entry.path} is no class of {parts[TRAIN]}")
             else:
                 label = classes.index(entry.name)
-                files = sorted(_files_below(entry.path, (), counts))
+                files = sorted(files_below(entry.path, (), counts))
                 pictures += [
                     Picture(Path(path), path.removeprefix(f"{root}/"), label, part)
                     for path in files
@@ -172,7 +172,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
-def _files_below(folder: str, above: tuple[str, ...], counts: Counter[str]) -> Iterator[str]:
+def files_below(folder: str, above: tuple[str, ...], counts: Counter[str]) -> Iterator[str]:
     """Picture files at any depth, through links; counts what is passed over."""
     here = os.path.realpath(folder)
     if here in above:
@@ -181,7 +181,7 @@ def _files_below(folder: str, above: tuple[str, ...], counts: Counter[str]) -> I
     counts["hidden"] += len(os.listdir(folder)) - len(visible)
     for entry in visible:
         if _is_folder(entry):
-            yield from _files_below(entry.path, (*above, here), counts)
+            yield from files_below(entry.path, (*above, here), counts)
         elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
             yield entry.path
         else:
