@@ -18,9 +18,11 @@ same module, may stand
 - ``fingerprint(config, trial) -> str`` of the data;
 - ``warnings(config, trial) -> Sequence[str]`` about the data, shown once at the start;
 - ``find_lr(config, trial) -> LrRangeTest``: a range test of the learning rate; `range_test` makes
-  one of a function that takes a step at a given rate. The config may lack ``lr``;
+  one of a function that takes a step at a given rate. The config lacks ``lr``, here and in the
+  call of ``constraints`` before;
 - ``constraints(config, trial) -> Mapping[str, float]``: what is known before any training, e.g. the
-  number of parameters; a ValueError says that the config cannot be built, and costs nothing.
+  number of parameters; a ValueError says that the config cannot be built, or asks of its data
+  what they cannot give, and costs nothing.
 
 Whoever finds the data missing or unreadable raises a `DataError`, which ends the search, not the
 trial.
