@@ -22,9 +22,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpo.errors import SpecError
+from hpo.errors import NoLrRangeError, SpecError
+from hpo.execution.drive import TrialDrive
+from hpo.lr_finder import find_range
+from hpo.places import Places
+from hpo.plan import first_params
 from hpo.results import draw_range_test, range_test_text
 from hpo.spec import FloatParameter, FoundParameter, parse_recorded_spec, parse_spec, spec_to_yaml
+from hpo.workspace import Workspace, find_record, open_workspace
 from storage import Ledger, LrRangeRecord, open_engine
 from trainables import LrRangeTest, TrialContext, find_trainable, range_test
 from trainables.cnn import lr_finder
@@ -605,8 +610,6 @@ def constraints(config, trial):
 @pytest.fixture(scope="module")
 def own(shell: Shell) -> Shell:
     """A folder with trainables of the user's own, each with a range test."""
-    shell.write("own_lr.py", MINE)
-    shell.write("picky_lr.py", MINE + PICKY)
     shell.write("flat_lr.py", MINE.replace("return loss\n", "return 1.0\n"))
     shell.write("slow_lr.py", MINE.replace('print("looking")', halt(shell.folder)))
     return shell
@@ -630,59 +633,73 @@ def test_a_run_without_a_range_does_not_begin_and_goes_on_with_one_of_the_users_
     assert (searched(own, "flat").low, searched(own, "flat").high) == (1e-3, 1e-1)
 
 
-def test_the_first_config_that_can_be_built_is_the_one_that_is_tested(own: Shell) -> None:
-    own.write("picky.yaml", MINE_SPEC.format(module="picky_lr"))
-    units = "-osearch_space.units={type: int, low: 1, high: 8}"
-    run = ("run", "picky.yaml", units, "-obudget.n_trials=8", "-osampler=random")
-    done = own.hpo(*run, "-oname=picky", "-ofixed.most=4")
-    assert done.returncode == 0, done.stderr
-    path = own.folder / "runs" / "picky" / "lr_finder" / "range_test.json"
-    config = json.loads(path.read_text())["config"]
-    trials = optuna.load_study(study_name="picky", storage=own.storage_url).trials
-    fitting = [trial.params["units"] for trial in trials if trial.params["units"] <= 4]
-    assert config["units"] == fitting[0]
-    assert len(fitting) < len(trials)
+def begin(folder: Path, module: str, *overrides: str, resume: bool = False) -> Workspace:
+    """An experiment laid out as `hpo run` does it."""
+    places = Places.of(folder, {})
+    spec = parse_spec(MINE_SPEC.format(module=module), "mine.yaml", overrides, places.imports)
+    return open_workspace(spec, places, find_record(spec, places, resume=resume))
 
 
-def test_where_no_config_can_be_built_the_way_out_is_told(own: Shell) -> None:
-    own.write("picky.yaml", MINE_SPEC.format(module="picky_lr"))
-    units = "-osearch_space.units={type: int, low: 5, high: 8}"
-    done = own.hpo("run", "picky.yaml", units, "-oname=none", "-ofixed.most=4")
-    assert done.returncode == 4
-    assert "units do not fit" in done.stderr
-    assert "hpo lr-find SPEC -p NAME=VALUE" in done.stderr
-    assert "low: 1e-4" in done.stderr
-    assert_no_traceback(done)
+def after_the_stage(workspace: Workspace) -> Workspace:
+    """What the stage before the search makes of it; its tasks are run in this process."""
+    stage = find_range(workspace, lambda _: None)
+    while True:
+        try:
+            source = next(stage)
+        except StopIteration as end:
+            narrow: Workspace = end.value
+            return narrow
+        while task := source.next_task():
+            source.ended(task, TrialDrive(task).next_report())
 
 
-def test_a_range_that_was_recorded_just_before_a_crash_is_kept(own: Shell) -> None:
+def lr_of(workspace: Workspace) -> FloatParameter | FoundParameter:
+    parameter = workspace.spec.search_space["lr"]
+    assert isinstance(parameter, FloatParameter | FoundParameter)
+    return parameter
+
+
+def test_the_first_config_that_can_be_built_is_the_one_that_is_tested(here: Shell) -> None:
+    here.write("picky_lr.py", MINE + PICKY)
+    units = "search_space.units={type: int, low: 1, high: 8}"
+    workspace = begin(here.folder, "picky_lr", units, "fixed.most=2", "budget.n_trials=10")
+    after_the_stage(workspace)
+    drawn = [params["units"] for params in first_params(workspace.spec, 10)]
+    fitting = [units for units in drawn if units <= 2]
+    assert fitting[0] != drawn[0]
+    path = workspace.folder / "lr_finder" / "range_test.json"
+    assert json.loads(path.read_text())["config"]["units"] == fitting[0]
+
+
+def test_where_no_config_can_be_built_the_way_out_is_told(here: Shell) -> None:
+    here.write("picky_lr.py", MINE + PICKY)
+    units = "search_space.units={type: int, low: 5, high: 8}"
+    with pytest.raises(NoLrRangeError) as caught:
+        after_the_stage(begin(here.folder, "picky_lr", units, "fixed.most=4"))
+    assert "units do not fit" in str(caught.value)
+    assert "hpo lr-find SPEC -p NAME=VALUE" in str(caught.value)
+    assert "low: 1e-4" in str(caught.value)
+
+
+def test_a_range_that_was_recorded_just_before_a_crash_is_kept(here: Shell) -> None:
     """The ledger has the range, the spec is not narrowed yet."""
-    own.write("mine.yaml", MINE_SPEC.format(module="own_lr"))
-    run = ("run", "mine.yaml", "-oname=crashed", "-osearch_space.lr={from: lr_finder, low: 0.02}")
-    assert own.hpo(*run, "-ofixed.start=1e200").returncode == 4  # diverges at once
-    ledger = Ledger(open_engine(own.storage_url))
-    record = ledger.find("crashed")
-    assert record is not None
+    here.write("crash_lr.py", MINE)
+    workspace = begin(here.folder, "crash_lr", "search_space.lr.low=0.02")
     found = LrRangeRecord(
         suggested=0.03, low=0.003, high=0.3, seconds=1.0, found_at=dt.datetime(2026, 1, 1)
     )
-    ledger.put_lr_range(record.id, found)
-    done = own.hpo(*run, "-ofixed.start=1e200", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert "searched from" not in done.stderr
-    assert searched(own, "crashed") == FloatParameter(type="float", low=0.02, high=0.3, log=True)
+    workspace.ledger.put_lr_range(workspace.experiment.id, found)
+    assert isinstance(lr_of(workspace), FoundParameter)
+    resumed = begin(here.folder, "crash_lr", "search_space.lr.low=0.02", resume=True)
+    assert lr_of(resumed) == FloatParameter(type="float", low=0.02, high=0.3, log=True)
 
 
-def test_limits_that_leave_nothing_of_the_range_are_told_and_can_be_changed(own: Shell) -> None:
-    own.write("mine.yaml", MINE_SPEC.format(module="own_lr"))
-    run = ("run", "mine.yaml", "-oname=limits")
-    done = own.hpo(*run, "-osearch_space.lr.low=9")
-    assert done.returncode == 4
-    assert "lies outside of its limits, low=9. Change them" in done.stderr
-    assert_no_traceback(done)
-    done = own.hpo(*run, "-osearch_space.lr.low=0.5", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert searched(own, "limits").low == 0.5
+def test_limits_that_leave_nothing_of_the_range_are_told_and_can_be_changed(here: Shell) -> None:
+    here.write("limits_lr.py", MINE)
+    with pytest.raises(NoLrRangeError, match=r"lies outside of its limits, low=9\. Change them"):
+        after_the_stage(begin(here.folder, "limits_lr", "search_space.lr.low=9"))
+    resumed = begin(here.folder, "limits_lr", "search_space.lr.low=0.5", resume=True)
+    assert lr_of(after_the_stage(resumed)).low == 0.5
 
 
 def test_an_interrupt_during_the_range_test_ends_the_run_with_130(own: Shell) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -335,14 +336,17 @@ def test_a_grid_ends_with_its_last_cell(user: Shell) -> None:
 
 
 @pytest.mark.usefixtures("ray_address")
-def test_the_trainable_in_the_readme_runs_as_it_stands_there(tmp_path: Path) -> None:
+def test_the_trainable_in_the_readme_runs_as_it_stands_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shell = Shell(tmp_path)
     for language, name in (("python", "my_module.py"), ("yaml", "mine.yaml")):
         block = re.search(rf"```{language}\n(.*?)```", readme, re.DOTALL)
         assert block is not None
         shell.write(name, block.group(1))
-    process = shell.start("run", "mine.yaml")
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
-    assert stdout.startswith("mine     20 trials (20 complete, 0 pruned, 0 failed)")
+    monkeypatch.delitem(sys.modules, "my_module", raising=False)  # of the other tests
+    done = shell.hpo("run", "mine.yaml")
+    monkeypatch.delitem(sys.modules, "my_module", raising=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("mine     20 trials (20 complete, 0 pruned, 0 failed)")
