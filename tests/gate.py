@@ -8,9 +8,18 @@ import subprocess
 from pathlib import Path
 
 
+def arrive(folder: Path) -> str:
+    """A line of Python that stands at the `Gate` in ``folder`` and goes on, for a trainable."""
+    return f'open("{folder}/reached", "w").close()'
+
+
 def halt(folder: Path) -> str:
-    """A line of Python that halts at the `Gate` in ``folder``, for a trainable's source."""
-    return f'open("{folder}/reached", "w").close(); open("{folder}/gate").close()'
+    """The same, and it halts there.
+
+    Not for the main thread of what is to be interrupted: a signal that comes just before a system
+    call does not end it.
+    """
+    return f'{arrive(folder)}; open("{folder}/gate").close()'
 
 
 class Gate:

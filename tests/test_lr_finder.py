@@ -17,7 +17,7 @@ import pytest
 import torch
 from commands import Done, Shell, assert_no_traceback
 from conftest import BRANIN, ROOT
-from gate import Gate, halt
+from gate import Gate, arrive, halt
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -415,7 +415,8 @@ def test_a_range_test_that_fails_is_told_with_its_place(here: Shell) -> None:
 
 
 def test_ctrl_c_ends_the_command_with_130(here: Shell) -> None:
-    here.write("slow_lr.py", MINE.replace('print("looking")', halt(here.folder)))
+    endless = f"{arrive(here.folder)}\n    while True: pass"
+    here.write("slow_lr.py", MINE.replace('print("looking")', endless))
     here.write("mine.yaml", MINE_SPEC.format(module="slow_lr"))
     gate = Gate(here.folder)
     process = here.start("lr-find", "mine.yaml")
