@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,9 @@ CHROMIUM_ARGUMENTS = (
     "--window-size=800,1000",
 )
 ROOT = Path(__file__).parents[1]
+
+# What a shell starts in the background ignores SIGINT, and so would what tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests of two files run side by side. On tensors as small as theirs, threads that wait for a core
 # cost torch up to twenty times what they save; it reads this when it is imported.
