@@ -26,6 +26,7 @@ CHROMIUM_ARGUMENTS = (
     "--window-size=800,1000",
 )
 ROOT = Path(__file__).parents[1]
+OWN_TRAINABLE = (ROOT / "tests" / "own_trainable.py").read_text(encoding="utf-8")
 
 # What a shell starts in the background ignores SIGINT, and so would what tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -21,7 +21,7 @@ import optuna
 import pytest
 import torch
 from commands import Done, Shell, assert_no_traceback
-from conftest import BRANIN, ROOT
+from conftest import BRANIN, OWN_TRAINABLE, ROOT
 from mlflow import MlflowClient
 from PIL import Image
 from rich.console import Console
@@ -702,47 +702,10 @@ def test_a_model_under_a_name_that_no_file_can_have_is_told_so(shell: Shell, alb
 
 # --- a trainable of a user's own ---
 
-OWN = """
-import torch
-from trainables import FinalModel
-
-class Shades(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(1, 2)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        shade = images.float().mean(dim=(1, 2, 3)).unsqueeze(1) / 255
-        return self.linear(shade).softmax(dim=1)
-
-class Pixels(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(12, 2)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.linear(images.flatten(1).float() / 255).softmax(dim=1)
-
-def train(config): return config["lr"]
-
-def finish(config, trial):
-    predictor = rebuild({"pixels": config["pixels"]})
-    images = torch.randint(0, 256, (300, 3, 2, 2), dtype=torch.uint8)
-    description = {"pixels": config["pixels"], "given_parts": ["test"]}
-    return FinalModel(predictor=predictor, class_names=("no", "y|es"), n_correct=2, n_test=3,
-                      test_images=images[:3], test_labels=torch.tensor([1, 1, 0]),
-                      other_images=images[3:],
-                      description=description if config["rebuilds"] else None)
-
-def rebuild(description):
-    return Pixels() if description["pixels"] else Shades()
-"""
-
-
 @pytest.fixture(scope="module")
 def own_module(shell: Shell) -> Iterator[Path]:
     """own.py in the user's folder."""
-    yield shell.write("own.py", OWN)
+    yield shell.write("own.py", OWN_TRAINABLE)
     sys.modules.pop("own", None)
 
 

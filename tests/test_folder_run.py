@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 import pytest
 from commands import Done, Shell, assert_no_traceback
+from conftest import OWN_TRAINABLE
 from PIL import Image
 
 from hpo.results import read_evidence
@@ -130,34 +131,10 @@ def test_a_bad_picture_ends_the_run_before_its_first_trial_and_is_named(user: Sh
         bad.unlink()
 
 
-OWN = """
-import torch
-from trainables import FinalModel
-
-class Shades(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(1, 2)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        shade = images.float().mean(dim=(1, 2, 3)).unsqueeze(1) / 255
-        return self.linear(shade).softmax(dim=1)
-
-def train(config): return config["lr"]
-
-def finish(config, trial):
-    images = torch.randint(0, 256, (3, 1, 2, 2), dtype=torch.uint8)
-    return FinalModel(predictor=Shades(), class_names=("dark", "bright"), n_correct=2, n_test=3,
-                      test_images=images, test_labels=torch.tensor([1, 1, 0]), description={})
-
-def rebuild(description): return Shades()
-"""
-
-
 def test_a_trainable_of_ones_own_ends_with_a_card_and_weights_to_export(user: Shell) -> None:
-    user.write("shades.py", OWN)
+    user.write("shades.py", OWN_TRAINABLE)
     options = ("-oname=shades", "-otrainable=shades:train", "-obudget.n_trials=1")
-    done = user.hpo("run", "pets.yaml", *options)
+    done = user.hpo("run", "pets.yaml", *options, "-ofixed={pixels: false, rebuilds: true}")
     assert done.returncode == 0, done.stderr
     assert "2 correct" in (user.folder / "runs" / "shades" / "model_card.md").read_text()
     done = user.hpo("export", "shades", "--format", "safetensors", "--json")
