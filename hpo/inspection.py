@@ -15,7 +15,7 @@ from rich.table import Table
 from hpo.chosen_config import chosen_config
 from hpo.errors import UnfitEnvironmentError, UsageError
 from hpo.places import Places
-from hpo.search import distributions
+from hpo.search import ask
 from hpo.spec import ExperimentSpec
 from trainables import TRAINABLES, DataError, Inspection, TrainableError, find_inspect
 
@@ -76,12 +76,13 @@ def space_facts(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    space = distributions(spec.search_space)
     built: list[Inspection] = []
     infeasible: dict[str, int] = {}
     for _ in range(N_SAMPLED):
         try:
-            built.append(inspect({**spec.fixed, **study.ask(space).params}, places.data))
+            built.append(
+                inspect({**spec.fixed, **ask(study, spec.search_space).params}, places.data)
+            )
         except DataError as error:
             raise UnfitEnvironmentError(str(error)) from None
         except ValueError as error:

@@ -7,10 +7,11 @@ import optuna
 from hpo.places import Places
 from hpo.results import params_text
 from hpo.search import (
+    ask,
     awaits_lr_range,
     build_sampler,
-    distributions,
     n_distinct_configs,
+    n_grid_cells,
     n_trials_of,
 )
 from hpo.spec import ExperimentSpec, GridSpec
@@ -21,12 +22,11 @@ N_SHOWN = 3
 
 def size_of(spec: ExperimentSpec) -> dict[str, int | None]:
     """How many trials, parameters and distinct configs; None where a parameter is continuous."""
-    n_distinct = n_distinct_configs(spec.search_space)
     return {
         "n_trials": n_trials_of(spec),
         "n_parameters": len(spec.search_space),
-        "n_distinct_configs": n_distinct,
-        "n_grid": n_distinct if isinstance(spec.sampler, GridSpec) else None,
+        "n_distinct_configs": n_distinct_configs(spec.search_space),
+        "n_grid": n_grid_cells(spec.search_space) if isinstance(spec.sampler, GridSpec) else None,
     }
 
 
@@ -58,5 +58,4 @@ def first_params(spec: ExperimentSpec, n: int) -> list[dict[str, object]]:
     """What the sampler draws before it has seen a result; a range to be found yields nothing."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=build_sampler(spec.sampler, spec.search_space, spec.seed))
-    space = distributions(spec.search_space)
-    return [study.ask(space).params for _ in range(min(n, n_trials_of(spec)))]
+    return [ask(study, spec.search_space).params for _ in range(min(n, n_trials_of(spec)))]

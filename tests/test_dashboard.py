@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import text_to_be_present_in_element
 from selenium.webdriver.support.wait import WebDriverWait
 
-from hpo.search import distributions
+from hpo.search import ask
 from hpo.spec import parse_spec
 from storage import create_study, open_optuna_storage
 
@@ -35,7 +35,7 @@ def shell_with_study(tmp_path: Path) -> Shell:
     storage = open_optuna_storage(shell.storage_url)
     study = create_study(storage, "seen", direction="minimize", metric="loss")
     for value in (3.0, 1.0, 2.0):
-        study.tell(study.ask(distributions(SPACE)), value)
+        study.tell(ask(study, SPACE), value)
     return shell
 
 

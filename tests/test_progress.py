@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from hpo.progress import RunProgress
-from hpo.search import distributions
+from hpo.search import ask
 from hpo.spec import ExperimentSpec
 from hpo.tasks import EpochReport
 
@@ -22,7 +22,7 @@ def shown(spec: ExperimentSpec, *, width: int, is_terminal: bool) -> list[str]:
     study = optuna.create_study(direction=spec.objective.direction)
     with RunProgress(spec, console, n_trials=6) as progress:
         for number in range(6):
-            trial = study.ask(distributions(spec.search_space))
+            trial = ask(study, spec.search_space)
             progress.trial_started(number, trial.params)
             report = EpochReport(epoch=1, metrics={"loss": 10.0 - number}, seconds=0.5)
             progress.epoch_reported(number, report)

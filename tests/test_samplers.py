@@ -12,7 +12,7 @@ import pytest
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from hpo.search import SAMPLERS, Space, build_sampler, distributions, grid, values
+from hpo.search import SAMPLERS, Space, ask, build_sampler, distributions, grid, values
 from hpo.spec import (
     CategoricalParameter,
     FloatParameter,
@@ -83,7 +83,7 @@ def search(study: Study, space: Space, n_trials: int) -> list[Params]:
     """Run trials one after the other; returns what was asked for."""
     asked = []
     for _ in range(n_trials):
-        trial = study.ask(distributions(space))
+        trial = ask(study, space)
         asked.append(trial.params)
         tell(study, trial)
     return asked
@@ -154,7 +154,7 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
     space, name = space_of(kind), f"{name_of(kind)} killed after {cut_after}"
     killed = stored_study(kind, name, url)
     before = search(killed, space, cut_after)
-    killed.ask(distributions(space))
+    ask(killed, space)
     resumed = stored_study(kind, name, url)
     assert requeue_running(resumed) == [cut_after]
     assert before + search(resumed, space, N_TRIALS - cut_after) == params_of(kind)
@@ -179,7 +179,7 @@ def test_trials_that_run_at_a_time_differ_and_so_do_trials_one_after_the_other(
 ) -> None:
     study, space = new_study(kind), space_of(kind)
     one_by_one = search(study, space, 4)
-    at_a_time = [study.ask(distributions(space)).params for _ in range(3)]
+    at_a_time = [ask(study, space).params for _ in range(3)]
     assert len({repr(params) for params in one_by_one + at_a_time}) == 7
 
 
@@ -202,7 +202,7 @@ def test_a_model_learns_where_the_low_values_are(spec: SamplerSpec) -> None:
     def losses(spec: SamplerSpec, seed: int) -> list[float]:
         study = optuna.create_study(sampler=build_sampler(spec, PLANE, seed))
         for _ in range(40):
-            trial = study.ask(distributions(PLANE))
+            trial = ask(study, PLANE)
             study.tell(trial, branin(**trial.params))
         return [trial.value for trial in study.trials if trial.value is not None]
 

@@ -68,7 +68,8 @@ BAD_SPECS = [
         "Known: grace_epochs, name, reduction_factor"),
     bad("unknown section", "budget:", "»limits: {}\nbudget:", "limits: unknown key", "budget, "),
     bad("unknown key of a parameter", "low: -5", "low: -5, »stepp: 1",
-        "search_space.x1.stepp", "did you mean 'step'?", "Known: high, log, low, step, type"),
+        "search_space.x1.stepp", "did you mean 'step'?",
+        "Known: default, grid, high, log, low, step, type, when"),
     bad("repeated key", "fixed:", "»name: other\nfixed:",
         "name: repeats a key that stands at spec.yaml:1:1"),
     bad("missing key", "{type: float, low: -5, ", "»{type: float, ",
@@ -162,7 +163,7 @@ def test_a_parameter_may_be_called_like_a_key_of_its_own() -> None:
     found = problems_of(f"{head}search_space: {space}\nsampler{tail.partition('sampler')[2]}")
     assert [problem.split(" ", maxsplit=1)[1] for problem in found] == [
         "search_space.low.low: this key is required",
-        "search_space.int.int: unknown key. Known: high, log, low, step, type",
+        "search_space.int.int: unknown key. Known: default, grid, high, log, low, step, type, when",
     ]
 
 

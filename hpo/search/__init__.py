@@ -4,7 +4,18 @@ from hpo.search.narrowing import awaits_lr_range, narrowed
 from hpo.search.samplers import SAMPLERS, build_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
 from hpo.search.source import SearchObserver, StudySource, n_trials_of
-from hpo.search.space import Space, distributions, grid, n_distinct_configs, values
+from hpo.search.space import (
+    Space,
+    ask,
+    distributions,
+    draw,
+    grid,
+    grid_points,
+    is_conditional,
+    n_distinct_configs,
+    n_grid_cells,
+    values,
+)
 
 __all__ = [
     "SAMPLERS",
@@ -12,12 +23,17 @@ __all__ = [
     "SearchObserver",
     "Space",
     "StudySource",
+    "ask",
     "awaits_lr_range",
     "build_sampler",
     "build_scheduler",
     "distributions",
+    "draw",
     "grid",
+    "grid_points",
+    "is_conditional",
     "n_distinct_configs",
+    "n_grid_cells",
     "n_trials_of",
     "narrowed",
     "values",

@@ -16,7 +16,7 @@ from ray.tune.schedulers import TrialScheduler
 from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError, UsageError
 from hpo.search.samplers import build_sampler
 from hpo.search.schedulers import build_scheduler
-from hpo.search.space import distributions, n_distinct_configs
+from hpo.search.space import ask, n_grid_cells
 from hpo.spec import ExperimentSpec, GridSpec
 from hpo.tasks import TRACEBACK_FILE, EpochReport, TaskFactory, TrialTask, worker_died
 from storage import (
@@ -68,7 +68,7 @@ class StudySource:
         study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed)
         self.scheduler: TrialScheduler = build_scheduler(spec, study.get_trials(deepcopy=False))
         self._study, self._tasks = study, tasks
-        self._space = distributions(spec.search_space)
+        self._space = spec.search_space
         self._metric = spec.objective.metric
         self._n_trials = n_trials_of(spec)
         self._record_epoch, self._record_fingerprint = record_epoch, record_fingerprint
@@ -96,7 +96,7 @@ class StudySource:
         is_spent = n_finished(self._study) + len(self._running) >= self._n_trials
         if is_spent or self.is_over_time:
             return None
-        trial = self._study.ask(self._space)
+        trial = ask(self._study, self._space)
         task = self._tasks.trial(trial.number, trial.params)
         task = replace(task, wants_fingerprint=self._record_fingerprint is not None)
         trial.set_user_attr("seed", task.context.seed)
@@ -193,7 +193,7 @@ def n_trials_of(spec: ExperimentSpec) -> int:
     """
     if not isinstance(spec.sampler, GridSpec):
         return spec.budget.n_trials
-    n_cells = n_distinct_configs(spec.search_space) or 0
+    n_cells = n_grid_cells(spec.search_space) or 0
     if n_cells > MAX_GRID_CELLS:
         raise UsageError(
             f"the grid of {spec.name!r} has {n_cells:,} cells, more than {MAX_GRID_CELLS:,}; give "

@@ -4,26 +4,30 @@ from hpo.spec.load import load_spec, parse_recorded_spec, parse_spec
 from hpo.spec.model import (
     AshaSpec,
     BudgetSpec,
-    CategoricalParameter,
     ExperimentSpec,
     FinalistsSpec,
-    FloatParameter,
-    FoundParameter,
     GpSpec,
     GridSpec,
-    IntParameter,
     MedianSpec,
     NoSchedulerSpec,
     ObjectiveSpec,
-    Parameter,
     RandomSpec,
-    RangedParameter,
     ResourcesSpec,
     SamplerSpec,
-    Scalar,
     SchedulerSpec,
     TpeSpec,
 )
+from hpo.spec.parameters import (
+    CategoricalParameter,
+    FloatParameter,
+    FoundParameter,
+    IntParameter,
+    Parameter,
+    RangedParameter,
+    conditions,
+    is_active,
+)
+from hpo.spec.section import Scalar
 from hpo.spec.write import differences, spec_to_yaml
 
 __all__ = [
@@ -48,7 +52,9 @@ __all__ = [
     "Scalar",
     "SchedulerSpec",
     "TpeSpec",
+    "conditions",
     "differences",
+    "is_active",
     "load_spec",
     "parse_recorded_spec",
     "parse_spec",

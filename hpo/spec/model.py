@@ -2,144 +2,12 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
+from pydantic import BeforeValidator, Field
 
-from trainables.lr_range_test import FIRST_RATE, LAST_RATE
-
-Scalar = None | bool | int | float | str
-
-
-class Section(BaseModel):
-    """Base of all sections: no unknown keys, no silent conversion, no change afterwards."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def _keeps_its_rules(self) -> Self:
-        if breaches := self.breaches():
-            raise ValidationError.from_exception_data(
-                type(self).__name__,
-                [
-                    InitErrorDetails(
-                        type=PydanticCustomError("rule", "{rule}", {"rule": rule}),
-                        loc=(key,),
-                        input=getattr(self, key),
-                    )
-                    for key, rule in breaches
-                ],
-            )
-        return self
-
-    def breaches(self) -> list[tuple[str, str]]:
-        """Rules between the keys of this section that are broken: (key, rule)."""
-        return []
-
-
-class IntParameter(Section):
-    """An integer from ``low`` to ``high``, both included."""
-
-    type: Literal["int"]
-    low: int
-    high: int
-    step: int = Field(default=1, ge=1)
-    log: bool = False
-
-    def breaches(self) -> list[tuple[str, str]]:
-        return _range_breaches(
-            self.low, self.high, self.step, has_step=self.step != 1, log=self.log
-        )
-
-
-class FloatParameter(Section):
-    """A number from ``low`` to ``high``, both included; continuous unless ``step`` is given."""
-
-    type: Literal["float"]
-    low: float
-    high: float
-    step: float | None = Field(default=None, gt=0)
-    log: bool = False
-
-    def breaches(self) -> list[tuple[str, str]]:
-        return _range_breaches(
-            self.low, self.high, self.step or 0, has_step=self.step is not None, log=self.log
-        )
-
-
-def _range_breaches(
-    low: float, high: float, step: float, *, has_step: bool, log: bool
-) -> list[tuple[str, str]]:
-    found = []
-    if low > high:
-        found.append(("low", f"`low` must not exceed `high`, which is {high!r}"))
-    if log and low <= 0:
-        found.append(("low", "`low` must be > 0 when `log` is true"))
-    if log and has_step:
-        found.append(("step", "`step` and `log` exclude each other; drop one of them"))
-    elif has_step and low <= high:
-        # As written, because 0.3 is no multiple of 0.1 in binary.
-        span, width = Fraction(str(high)) - Fraction(str(low)), Fraction(str(step))
-        if span % width:
-            reached = float(Fraction(str(low)) + span // width * width)
-            found.append(
-                ("high", f"`high` must be `low` plus a whole number of steps, e.g. {reached}")
-            )
-    return found
-
-
-class CategoricalParameter(Section):
-    """One of ``choices``, which have no order."""
-
-    type: Literal["categorical"]
-    choices: list[Scalar] = Field(min_length=1)
-
-    def breaches(self) -> list[tuple[str, str]]:
-        # By value, as Optuna finds a choice again: 1, 1.0 and true are one.
-        for index, choice in enumerate(self.choices):
-            if choice in self.choices[:index]:
-                return [("choices", f"each choice must stand there once, {choice!r} is repeated")]
-        return []
-
-
-class FoundParameter(Section):
-    """A learning rate whose range a range test finds before the search: ``lr: {from: lr_finder}``.
-
-    It is searched on a logarithmic scale. ``low`` and ``high``, where given, are limits to which
-    the range found is cut.
-    """
-
-    type: Literal["found"] = Field(exclude=True)  # which no file says: `from` says it
-    source: Literal["lr_finder"] = Field(alias="from")
-    low: float | None = Field(default=None, gt=0)
-    high: float | None = Field(default=None, gt=0)
-
-    def breaches(self) -> list[tuple[str, str]]:
-        low, high = self.low or FIRST_RATE, self.high or LAST_RATE
-        if low < high and low < LAST_RATE and high > FIRST_RATE:
-            return []
-        if self.low is not None and self.high is not None and low >= high:
-            return [("low", f"`low` must be < `high`, which is {self.high!r}")]
-        tested = f"the finder tests rates from {FIRST_RATE:g} to {LAST_RATE:g}"
-        return [("low" if low >= LAST_RATE else "high", f"leaves nothing: {tested}")]
-
-
-def _found(value: Any) -> Any:
-    """``from`` makes a parameter one that is found; it is a float, whether it says so or not."""
-    if isinstance(value, dict) and value.get("type") == "found":
-        raise ValueError("type 'found' is written as `from: lr_finder`")
-    if isinstance(value, dict) and "from" in value and value.get("type", "float") == "float":
-        return {**value, "type": "found"}
-    return value
-
-
-RangedParameter = IntParameter | FloatParameter | CategoricalParameter
-"""What can be drawn: its values are known."""
-Parameter = Annotated[
-    RangedParameter | FoundParameter, Field(discriminator="type"), BeforeValidator(_found)
-]
+from hpo.spec.parameters import Parameter
+from hpo.spec.section import Scalar, Section
 
 
 class GridSpec(Section):
@@ -256,7 +124,11 @@ class FinalistsSpec(Section):
 
 
 class ExperimentSpec(Section):
-    """One `hpo run`, whole."""
+    """One `hpo run`, whole.
+
+    Its first trials are not drawn: the defaults of the parameters, the params of ``enqueue``, then
+    the best of the experiments that ``warm_start`` names.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     trainable: str
@@ -264,6 +136,8 @@ class ExperimentSpec(Section):
     objective: ObjectiveSpec
     fixed: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     search_space: dict[str, Parameter] = Field(min_length=1)
+    enqueue: list[dict[str, Scalar]] = Field(default_factory=list)
+    warm_start: list[str] = Field(default_factory=list)
     sampler: SamplerSpec = Field(default_factory=lambda: TpeSpec(name="tpe"))
     scheduler: SchedulerSpec = Field(default_factory=lambda: NoSchedulerSpec(name="none"))
     budget: BudgetSpec
