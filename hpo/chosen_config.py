@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from hpo.errors import UsageError
-from hpo.plan import first_params
+from hpo.plan import first_config
 from hpo.spec import ExperimentSpec
 from trainables import TRAINABLES
 
@@ -26,7 +26,7 @@ def chosen_config(spec: ExperimentSpec, assignments: Sequence[str]) -> dict[str,
         UsageError: for an assignment that is none, an unknown name, or a value of a wrong kind.
     """
     chosen = dict(_parsed(spec, assignment) for assignment in assignments)
-    return {**spec.fixed, **first_params(spec, 1)[0], **chosen}
+    return {**spec.fixed, **first_config(spec, chosen)}
 
 
 def _parsed(spec: ExperimentSpec, assignment: str) -> tuple[str, Any]:

@@ -75,7 +75,9 @@ def run(
         from hpo.spec import spec_to_yaml
 
         typer.echo(spec_to_yaml(spec), nl=False)
-    elif dry_run:
+        return
+    _warn_about(spec)
+    if dry_run:
         from hpo.plan import plan_text
 
         typer.echo(plan_text(spec, places))
@@ -107,11 +109,15 @@ def validate(
     spec, _ = _spec_and_places(spec_path, overrides, None, None)
     size = size_of(spec)
     if as_json:
-        typer.echo(json.dumps(size))
+        from hpo.search import warnings_about
+
+        typer.echo(json.dumps({**size, "warnings": warnings_about(spec)}))
         return
-    distinct = size["n_distinct_configs"]
+    _warn_about(spec)
+    distinct, n_conditional = size["n_distinct_configs"], size["n_conditional"]
     typer.echo(
-        f"{spec_path} is valid: {size['n_trials']} trials over {size['n_parameters']} parameters, "
+        f"{spec_path} is valid: {size['n_trials']} trials over {size['n_parameters']} parameters"
+        + (f" ({n_conditional} conditional), " if n_conditional else ", ")
         + ("infinitely many configs" if distinct is None else f"{distinct:,} distinct configs")
     )
 
@@ -325,6 +331,13 @@ def _spec_and_places(
     places = _places(storage, tracking_uri)
     places = replace(places, imports=(*places.imports, spec_path.resolve().parent))
     return load_spec(spec_path, overrides or (), places.imports), places
+
+
+def _warn_about(spec: ExperimentSpec) -> None:
+    from hpo.search import warnings_about
+
+    for warning in warnings_about(spec):
+        _say(f"warning: {warning}")
 
 
 def _places(storage: str | None, tracking_uri: str | None) -> Places:

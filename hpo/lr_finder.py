@@ -14,7 +14,7 @@ from hpo.execution import TrialDrive
 from hpo.places import Places
 from hpo.plan import first_params
 from hpo.results import draw_range_test, params_text
-from hpo.search import narrowed
+from hpo.search import narrowed, recorded_opening
 from hpo.spec import ExperimentSpec, FloatParameter, FoundParameter
 from hpo.tasks import EpochReport, TaskFactory, TaskList, TaskSource, TrialTask
 from hpo.workspace import Workspace, now, storage_errors, with_lr_range
@@ -82,7 +82,7 @@ def find_range(
         UnfitEnvironmentError: if the data cannot be used.
     """
     ended: list[tuple[TrialTask, EpochReport, float]] = []
-    for params in first_params(workspace.spec, N_CONFIGS):
+    for params in first_params(workspace.spec, N_CONFIGS, recorded_opening(workspace.study)):
         task = workspace.tasks.find_lr(params, workspace.folder / STAGE_FOLDER)
         yield TaskList([task], lambda *end: ended.append(end))
         if not ended:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import optuna
 
 from hpo.places import Places
@@ -10,11 +13,15 @@ from hpo.search import (
     ask,
     awaits_lr_range,
     build_sampler,
+    draw,
+    enqueue_opening,
     n_distinct_configs,
     n_grid_cells,
     n_trials_of,
+    record_opening,
 )
-from hpo.spec import ExperimentSpec, GridSpec
+from hpo.spec import ExperimentSpec, GridSpec, condition_text, conditions
+from hpo.workspace import planned_opening
 from trainables import LR
 
 N_SHOWN = 3
@@ -25,13 +32,28 @@ def size_of(spec: ExperimentSpec) -> dict[str, int | None]:
     return {
         "n_trials": n_trials_of(spec),
         "n_parameters": len(spec.search_space),
+        "n_conditional": len(_conditions(spec)),
         "n_distinct_configs": n_distinct_configs(spec.search_space),
         "n_grid": n_grid_cells(spec.search_space) if isinstance(spec.sampler, GridSpec) else None,
     }
 
 
+def _conditions(spec: ExperimentSpec) -> list[str]:
+    """When each parameter is drawn that is not drawn always."""
+    return [
+        f"{name} when {condition_text(parameter)}"
+        for name, parameter in spec.search_space.items()
+        if conditions(parameter)
+    ]
+
+
 def plan_text(spec: ExperimentSpec, places: Places) -> str:
-    """The plan of `hpo run`, with the first configs that the sampler would draw."""
+    """The plan of `hpo run`, with the first configs that would be tried.
+
+    Raises:
+        UsageError: if ``warm_start`` names an experiment that is not there.
+    """
+    opening, drawn_when = planned_opening(spec, places), _conditions(spec)
     budget, resources = spec.budget, spec.resources
     epochs = (
         "epochs as the trainable likes"
@@ -47,15 +69,40 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
         f"            sampler {spec.sampler.name}, scheduler {spec.scheduler.name}",
         f"finalists   best {spec.finalists.k} re-run on {spec.finalists.n_seeds} seeds",
         *([f"            its range of {LR} is found first"] if awaits_lr_range(spec) else []),
+        *(f"{'' if index else 'conditions':<12}{text}" for index, text in enumerate(drawn_when)),
         "first configs",
-        *(f"  {params_text(params)}" for params in first_params(spec, N_SHOWN)),
+        *(f"  {params_text(params)}" for params in first_params(spec, N_SHOWN, opening)),
         "nothing was run",
     ]
     return "\n".join(lines)
 
 
-def first_params(spec: ExperimentSpec, n: int) -> list[dict[str, object]]:
-    """What the sampler draws before it has seen a result; a range to be found yields nothing."""
+def first_params(
+    spec: ExperimentSpec, n: int, opening: list[dict[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """What is tried before there is a result; a range to be found yields nothing.
+
+    Args:
+        spec: names the search space and the sampler.
+        n: how many configs, unless the search has fewer.
+        opening: what the search begins with; None for what the spec itself says.
+    """
+    study = _study_in_memory(spec, opening)
+    return [ask(study, spec.search_space).params for _ in range(min(n, n_trials_of(spec)))]
+
+
+def first_config(spec: ExperimentSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The params of trial 0 but for those ``given``, which may decide about others."""
+    trial = _study_in_memory(spec).ask()
+    return {**draw(trial, spec.search_space, given), **given}
+
+
+def _study_in_memory(
+    spec: ExperimentSpec, opening: list[dict[str, Any]] | None = None
+) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=build_sampler(spec.sampler, spec.search_space, spec.seed))
-    return [ask(study, spec.search_space).params for _ in range(min(n, n_trials_of(spec)))]
+    if opening is not None:
+        record_opening(study, opening)
+    enqueue_opening(study, spec)
+    return study

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy as sa
@@ -20,7 +21,15 @@ from hpo.errors import StorageError, UsageError
 from hpo.places import Places
 from hpo.provenance import git_commit, versions
 from hpo.results import Outcome, read_outcome
-from hpo.search import awaits_lr_range, n_trials_of, narrowed
+from hpo.search import (
+    awaits_lr_range,
+    n_trials_of,
+    narrowed,
+    opening_of,
+    record_opening,
+    recorded_opening,
+    warm_params,
+)
 from hpo.spec import ExperimentSpec, differences, parse_recorded_spec, spec_to_yaml
 from hpo.tasks import TaskFactory
 from storage import (
@@ -72,7 +81,7 @@ def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> Experi
 
     Raises:
         UsageError: if it exists and shall not be resumed, or with another spec, or if it does not
-            exist and shall be resumed.
+            exist and shall be resumed, or if ``warm_start`` names one that does not exist.
         DatabaseError: if the database cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -91,6 +100,7 @@ def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> Experi
                 f"the database holds a study {spec.name!r} that is no experiment of ours; "
                 f"choose another name: -o name={spec.name}-2"
             )
+        _warm_params(spec, places)  # refuses unknown names before anything is recorded
         return None
     recorded = with_lawful_changes(recorded, spec, ledger.lr_range(recorded.id))
     if not resume:
@@ -108,15 +118,47 @@ def open_workspace(
     """Begin an experiment, or go on with a recorded one.
 
     Raises:
+        UsageError: if ``warm_start`` names an experiment that is not there.
         DatabaseError: if the database cannot be opened.
     """
     ledger = Ledger(open_engine(places.storage_url))
     experiment = recorded or new_experiment(spec, places)
     ledger.put(experiment)
     workspace = _laid_out(parse_recorded_spec(experiment.spec), places, experiment, ledger)
+    if recorded_opening(workspace.study) is None:
+        opening = opening_of(workspace.spec, _warm_params(workspace.spec, places))
+        record_opening(workspace.study, opening)
     workspace.folder.mkdir(parents=True, exist_ok=True)
     _write_spec(workspace)
     return workspace
+
+
+def planned_opening(spec: ExperimentSpec, places: Places) -> list[dict[str, Any]]:
+    """The params that the first trials of an experiment would be made of if it began now.
+
+    Raises:
+        UsageError: if ``warm_start`` names an experiment that is not there.
+        DatabaseError: if the database cannot be opened.
+    """
+    return opening_of(spec, _warm_params(spec, places))
+
+
+def _warm_params(spec: ExperimentSpec, places: Places) -> list[dict[str, Any]]:
+    """The best of the experiments that ``warm_start`` names."""
+    if not spec.warm_start:
+        return []
+    known = experiment_names(places)
+    if missing := [name for name in spec.warm_start if name not in known]:
+        raise UsageError(
+            f"warm_start: no experiment {', '.join(map(repr, missing))} in "
+            f"{shown_url(places.storage_url)}; known: {', '.join(known) or 'none'}"
+        )
+    others = [find_workspace(name, places) for name in dict.fromkeys(spec.warm_start)]
+    return [
+        params
+        for other in others
+        for params in warm_params(other.study, other.spec.fixed, spec.search_space)
+    ]
 
 
 def with_lr_range(workspace: Workspace, found: LrRangeRecord) -> Workspace:

@@ -19,6 +19,7 @@ from storage.ledger import (
 from storage.studies import (
     count_states,
     create_study,
+    enqueued_params,
     is_infeasible,
     mark_infeasible,
     n_finished,
@@ -39,6 +40,7 @@ __all__ = [
     "count_states",
     "create_study",
     "database_exists",
+    "enqueued_params",
     "is_infeasible",
     "mark_infeasible",
     "n_finished",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.storages import BaseStorage
@@ -49,6 +49,12 @@ def requeue_running(study: Study, only: int | None = None) -> list[int]:
             storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
             numbers.append(trial.number)
     return numbers
+
+
+def enqueued_params(trial: FrozenTrial) -> dict[str, Any] | None:
+    """What `Study.enqueue_trial` chose for a trial; None if it was not enqueued."""
+    params: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
+    return params
 
 
 def put_intermediate_value(trial: optuna.Trial, epoch: int, value: float) -> None:

@@ -31,8 +31,10 @@ def test_validate_says_how_large_the_search_is(here: Shell) -> None:
     assert json.loads(done.stdout) == {
         "n_trials": 3,
         "n_parameters": 1,
+        "n_conditional": 0,
         "n_distinct_configs": 3,
         "n_grid": 3,
+        "warnings": [],
     }
 
 

@@ -116,7 +116,8 @@ BAD_SPECS = [
         "scheduler.grace_epochs", "must not exceed budget.max_epochs=4", "got 5"),
     pytest.param(
         SPEC.replace("random", "grid").replace("x1: {", "x1: »{"),
-        ("search_space.x1", "grid needs a finite number of values", "`step`", "`choices`"),
+        ("search_space.x1", "grid needs a finite number of values", "`step`",
+         "x1: {type: float, low: -5, high: 10, grid: 5}"),
         id="grid of a continuous float",
     ),
     bad("word for a number", "n_trials: 6", 'n_trials: »"3"', "budget.n_trials",

@@ -1,6 +1,14 @@
 """The search: spaces, samplers, schedulers, and the study as a source of tasks."""
 
+from hpo.search.advice import warnings_about
 from hpo.search.narrowing import awaits_lr_range, narrowed
+from hpo.search.opening import (
+    enqueue_opening,
+    opening_of,
+    record_opening,
+    recorded_opening,
+    warm_params,
+)
 from hpo.search.samplers import SAMPLERS, build_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
 from hpo.search.source import SearchObserver, StudySource, n_trials_of
@@ -29,6 +37,7 @@ __all__ = [
     "build_scheduler",
     "distributions",
     "draw",
+    "enqueue_opening",
     "grid",
     "grid_points",
     "is_conditional",
@@ -36,5 +45,10 @@ __all__ = [
     "n_grid_cells",
     "n_trials_of",
     "narrowed",
+    "opening_of",
+    "record_opening",
+    "recorded_opening",
     "values",
+    "warm_params",
+    "warnings_about",
 ]

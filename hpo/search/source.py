@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError, UsageError
+from hpo.search.opening import enqueue_opening, n_off_grid
 from hpo.search.samplers import build_sampler
 from hpo.search.schedulers import build_scheduler
 from hpo.search.space import ask, n_grid_cells
@@ -64,13 +65,14 @@ class StudySource:
         observers: Sequence[SearchObserver] = (),
     ) -> None:
         """``record_fingerprint`` gets the data's, and warnings, once; None if it is known."""
+        self._n_trials = n_trials_of(spec)
         requeue_running(study)
+        enqueue_opening(study, spec)
         study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed)
         self.scheduler: TrialScheduler = build_scheduler(spec, study.get_trials(deepcopy=False))
         self._study, self._tasks = study, tasks
         self._space = spec.search_space
         self._metric = spec.objective.metric
-        self._n_trials = n_trials_of(spec)
         self._record_epoch, self._record_fingerprint = record_epoch, record_fingerprint
         self._observers = observers
         self._running: dict[int, optuna.Trial] = {}
@@ -188,6 +190,8 @@ class StudySource:
 def n_trials_of(spec: ExperimentSpec) -> int:
     """Trials of the whole search: the budget, or the cells of the grid if these are fewer.
 
+    First trials that are no cells of the grid come on top of it.
+
     Raises:
         UsageError: if the grid is too large to be listed.
     """
@@ -199,4 +203,6 @@ def n_trials_of(spec: ExperimentSpec) -> int:
             f"the grid of {spec.name!r} has {n_cells:,} cells, more than {MAX_GRID_CELLS:,}; give "
             "wider steps, or another sampler: -o sampler=random"
         )
-    return min(spec.budget.n_trials, n_cells)
+    if n_cells >= spec.budget.n_trials:
+        return spec.budget.n_trials
+    return min(spec.budget.n_trials, n_cells + n_off_grid(spec))

@@ -24,10 +24,12 @@ from hpo.spec.parameters import (
     IntParameter,
     Parameter,
     RangedParameter,
+    condition_text,
     conditions,
     is_active,
 )
 from hpo.spec.section import Scalar
+from hpo.spec.space_rules import check_params
 from hpo.spec.write import differences, spec_to_yaml
 
 __all__ = [
@@ -52,6 +54,8 @@ __all__ = [
     "Scalar",
     "SchedulerSpec",
     "TpeSpec",
+    "check_params",
+    "condition_text",
     "conditions",
     "differences",
     "is_active",

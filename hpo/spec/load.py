@@ -13,6 +13,7 @@ from hpo.errors import SpecError
 from hpo.spec.model import ExperimentSpec
 from hpo.spec.rules import rules_between_sections
 from hpo.spec.source import KeyPath, Source, parse_source, read_source
+from hpo.spec.space_rules import space_rules
 
 
 def load_spec(
@@ -57,7 +58,10 @@ def _check(
     wrong_by_themselves = {place for place, _ in problems}
     problems += [
         (source.place(path), f"{_dotted(path)}: {message}")
-        for path, message in rules_between_sections(source.data, import_paths)
+        for path, message in (
+            *rules_between_sections(source.data, import_paths),
+            *space_rules(source.data),
+        )
         if source.place(path) not in wrong_by_themselves
     ]
     if problems or spec is None:
@@ -142,8 +146,10 @@ def _message(data: dict[str, Any], path: KeyPath, detail: dict[str, Any]) -> str
         return f"must be a mapping with the key `{key}`, got {value!r}"
     if kind == "rule":
         return f"{context['rule']}, got {value!r}"
-    if path[:1] == ("fixed",):
+    if path[:1] == ("fixed",) or "when" in path[2:-1]:
         return f"must be a number, a word, true, false, null or a list of them, got {value!r}"
+    if path[:1] == ("enqueue",) and len(path) > 2:
+        return f"must be a number, a word, true, false or null, got {value!r}"
     return f"{RULES.get(kind, detail['msg']).format(**context)}, got {value!r}"
 
 
@@ -161,6 +167,7 @@ RULES = {
     "string_too_short": "must not be empty",
     "greater_than": "must be > {gt}",
     "greater_than_equal": "must be >= {ge}",
+    "less_than_equal": "must be <= {le}",
     "literal_error": "must be {expected}",
     "string_pattern_mismatch": (
         "must begin with a letter or digit and hold only letters, digits, `.`, `_`, `-`, 64 at most"

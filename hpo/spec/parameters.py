@@ -222,3 +222,11 @@ def is_active(parameter: Parameter, params: Mapping[str, Any]) -> bool:
         parent in params and params[parent] in allowed
         for parent, allowed in conditions(parameter).items()
     )
+
+
+def condition_text(parameter: Parameter) -> str:
+    """``optimizer is sgd or rmsprop and depth is 3``; empty if it is always drawn."""
+    return " and ".join(
+        f"{parent} is {' or '.join(map(str, allowed))}"
+        for parent, allowed in conditions(parameter).items()
+    )

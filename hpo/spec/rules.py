@@ -5,16 +5,14 @@ They read the raw data, so they are checked, and reported, beside errors in the 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpo.spec.source import KeyPath
+from hpo.spec.words import unknown
+from hpo.spec.write import flow_yaml
 from trainables import LR, TRAINABLES, TrainableError, find_trainable
-
-MAX_LISTED = 20
-"""Known names; of more, the nearest one says enough."""
 
 Problems = list[tuple[KeyPath, str]]
 
@@ -66,8 +64,8 @@ def _grid_is_finite(data: Mapping[str, Any]) -> Problems:
     return [
         (
             ("search_space", name),
-            "sampler grid needs a finite number of values; give `step`, or list `choices` "
-            "with type categorical",
+            "sampler grid needs a finite number of values; say how many points of the range, "
+            f"e.g. 5, or give `step`:\n      {name}: {_with_grid(parameter)}",
         )
         for name, parameter in _section(data, "search_space").items()
         if isinstance(parameter, Mapping)
@@ -76,10 +74,19 @@ def _grid_is_finite(data: Mapping[str, Any]) -> Problems:
             or (
                 parameter.get("type") == "float"
                 and parameter.get("step") is None
+                and parameter.get("grid") is None
                 and parameter.get("low") != parameter.get("high")
             )
         )
     ]
+
+
+def _with_grid(parameter: Mapping[str, Any]) -> str:
+    """The parameter as a line of YAML, with the points that it lacks."""
+    if "from" in parameter:
+        low, high = parameter.get("low", 0.001), parameter.get("high", 0.1)
+        parameter = {"type": "float", "low": low, "high": high, "log": True}
+    return flow_yaml({**parameter, "grid": 5})
 
 
 def _trainable_exists(data: Mapping[str, Any], import_paths: Sequence[Path]) -> Problems:
@@ -102,10 +109,10 @@ def _trainable_knows_names(data: Mapping[str, Any]) -> Problems:
     metric = _section(data, "objective").get("metric")
     if isinstance(metric, str) and metric not in info.metrics:
         problems.append(
-            (("objective", "metric"), _unknown(f"metric of {name!r}", metric, info.metrics))
+            (("objective", "metric"), unknown(f"metric of {name!r}", metric, info.metrics))
         )
     problems += [
-        ((section, key), _unknown(f"hyperparameter of {name!r}", key, info.config_keys))
+        ((section, key), unknown(f"hyperparameter of {name!r}", key, info.config_keys))
         for section in ("fixed", "search_space")
         for key in _section(data, section)
         if key not in info.config_keys and key != "seed"
@@ -173,14 +180,6 @@ def _finds_lr(name: Any, import_paths: Sequence[Path]) -> bool:
         return find_trainable(name, import_paths).find_lr is not None
     except TrainableError:
         return True
-
-
-def _unknown(what: str, name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    if close and len(known) > MAX_LISTED:
-        return f"unknown {what}: {name!r}{hint}"
-    return f"unknown {what}: {name!r}{hint} Known: {', '.join(sorted(known))}"
 
 
 def _section(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:

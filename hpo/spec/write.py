@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -16,13 +17,23 @@ SIMPLE_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*(:[A-Za-z_][A-Za-z0-9_]*)?",
 
 def spec_to_yaml(spec: ExperimentSpec) -> str:
     """The whole spec as YAML that `load_spec` reads back to an equal one."""
+    # None: innermost collections on one line.
+    return _written(spec.model_dump(mode="python", by_alias=True), flow_style=None, width=100)
+
+
+def flow_yaml(data: Mapping[str, Any]) -> str:
+    """A mapping as one line of YAML: ``{type: int, low: 1, high: 3}``."""
+    return _written(dict(data), flow_style=True, width=10_000).strip()
+
+
+def _written(data: Any, *, flow_style: bool | None, width: int) -> str:
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _QuotingRepresenter
-    yaml.default_flow_style = None  # innermost collections on one line
+    yaml.default_flow_style = flow_style
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.width = 100
+    yaml.width = width
     stream = io.StringIO()
-    yaml.dump(spec.model_dump(mode="python", by_alias=True), stream)
+    yaml.dump(data, stream)
     return stream.getvalue()
 
 
