@@ -101,7 +101,8 @@ def _study_in_memory(
     spec: ExperimentSpec, opening: list[dict[str, Any]] | None = None
 ) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=build_sampler(spec.sampler, spec.search_space, spec.seed))
+    sampler = build_sampler(spec.sampler, spec.search_space, spec.seed, spec.budget.n_trials)
+    study = optuna.create_study(sampler=sampler)
     if opening is not None:
         record_opening(study, opening)
     enqueue_opening(study, spec)

@@ -18,6 +18,7 @@ FLOORS = {
     "hpo.errors": 1,
     "hpo.seeds": 1,
     "hpo.spec": 1,
+    "hpo.surrogate": 1,
     "hpo.tasks": 1,
     "hpo.places": 1,
     "hpo.provenance": 1,

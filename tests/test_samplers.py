@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from hpo.search import SAMPLERS, Space, ask, build_sampler, distributions, grid, values
 from hpo.spec import (
+    AutoSpec,
     CategoricalParameter,
     FloatParameter,
     GpSpec,
@@ -64,7 +65,7 @@ def space_of(kind: type[Any]) -> Space:
 
 
 def new_study(kind: type[Any], *, seed: int = 7) -> Study:
-    return optuna.create_study(sampler=build_sampler(spec_of(kind), space_of(kind), seed))
+    return optuna.create_study(sampler=build_sampler(spec_of(kind), space_of(kind), seed, N_TRIALS))
 
 
 def tell(study: Study, trial: optuna.Trial) -> None:
@@ -95,11 +96,12 @@ def params_of(kind: type[Any], seed: int = 7) -> list[Params]:
     return search(new_study(kind, seed=seed), space_of(kind), N_TRIALS)
 
 
-every_sampler = pytest.mark.parametrize("kind", sorted(SAMPLERS, key=name_of), ids=name_of)
+KINDS: tuple[type[Any], ...] = get_args(get_args(SamplerSpec)[0])
+every_sampler = pytest.mark.parametrize("kind", sorted(KINDS, key=name_of), ids=name_of)
 
 
 def test_every_sampler_a_spec_can_name_has_a_builder() -> None:
-    assert set(get_args(get_args(SamplerSpec)[0])) == set(SAMPLERS)
+    assert set(KINDS) == {*SAMPLERS, AutoSpec}
 
 
 @every_sampler
@@ -140,7 +142,7 @@ def stored_study(kind: type[Any], name: str, url: str) -> Study:
     return optuna.create_study(
         storage=open_optuna_storage(url),
         study_name=name,
-        sampler=build_sampler(spec_of(kind), space_of(kind), 7),
+        sampler=build_sampler(spec_of(kind), space_of(kind), 7, N_TRIALS),
         load_if_exists=True,
     )
 
@@ -200,7 +202,7 @@ def test_a_model_learns_where_the_low_values_are(spec: SamplerSpec) -> None:
     """The best of its 40 draws is far below a usual random draw, and so are most of its last 20."""
 
     def losses(spec: SamplerSpec, seed: int) -> list[float]:
-        study = optuna.create_study(sampler=build_sampler(spec, PLANE, seed))
+        study = optuna.create_study(sampler=build_sampler(spec, PLANE, seed, 40))
         for _ in range(40):
             trial = ask(study, PLANE)
             study.tell(trial, branin(**trial.params))

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from hpo.search.space import Space, grid
+from hpo.search.auto import choose_sampler
+from hpo.search.gaussian_process import GaussianProcessSampler
+from hpo.search.shown import with_failures
+from hpo.search.sobol import SobolSampler
+from hpo.search.space import Space, distributions, grid, is_conditional
 from hpo.seeds import derive_seed
-from hpo.spec import GpSpec, GridSpec, RandomSpec, SamplerSpec, TpeSpec
+from hpo.spec import (
+    AutoSpec,
+    CmaesSpec,
+    GpSpec,
+    GridSpec,
+    Nsga2Spec,
+    RandomSpec,
+    SamplerSpec,
+    SobolSpec,
+    TpeSpec,
+    conditions,
+)
 from storage import enqueued_params
 
 
@@ -68,26 +91,33 @@ class SeededByTrial(BaseSampler):
     is left of the random numbers that were drawn before.
     """
 
-    def __init__(self, make: Callable[[int], BaseSampler], study_seed: int) -> None:
-        self._make, self._study_seed = make, study_seed
+    def __init__(
+        self,
+        make: Callable[[int], BaseSampler],
+        study_seed: int,
+        *,
+        shown: Callable[[Study], Study] = lambda study: study,
+    ) -> None:
+        """``make`` builds the sampler for a seed; it sees ``shown(study)``."""
+        self._make, self._study_seed, self._shown = make, study_seed, shown
         self._sampler = make(0)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Make the trial's own sampler."""
         self._sampler = self._make(derive_seed(self._study_seed, trial.number, "proposal"))
-        self._sampler.before_trial(study, trial)
+        self._sampler.before_trial(self._shown(study), trial)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """As the sampler says."""
-        return self._sampler.infer_relative_search_space(study, trial)
+        return self._sampler.infer_relative_search_space(self._shown(study), trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """As the sampler says."""
-        return self._sampler.sample_relative(study, trial, search_space)
+        return self._sampler.sample_relative(self._shown(study), trial, search_space)
 
     def sample_independent(
         self,
@@ -103,7 +133,7 @@ class SeededByTrial(BaseSampler):
         """
         purpose = f"proposal of {param_name}"
         sampler = self._make(derive_seed(self._study_seed, trial.number, purpose))
-        return sampler.sample_independent(study, trial, param_name, param_distribution)
+        return sampler.sample_independent(self._shown(study), trial, param_name, param_distribution)
 
 
 def _grid(_: GridSpec, space: Space, study_seed: int) -> BaseSampler:
@@ -114,30 +144,58 @@ def _random(_: RandomSpec, _space: Space, study_seed: int) -> BaseSampler:
     return SeededByTrial(lambda seed: RandomSampler(seed=seed), study_seed)
 
 
-def _tpe(spec: TpeSpec, _: Space, study_seed: int) -> BaseSampler:
+def _sobol(_: SobolSpec, space: Space, study_seed: int) -> BaseSampler:
+    return SobolSampler(distributions(space), study_seed)
+
+
+def _tpe(spec: TpeSpec, space: Space, study_seed: int) -> BaseSampler:
+    def make(seed: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # of `group`
+            return TPESampler(
+                seed=seed, n_startup_trials=spec.n_startup_trials, group=is_conditional(space)
+            )
+
+    return SeededByTrial(make, study_seed, shown=with_failures)
+
+
+def _gp(spec: GpSpec, space: Space, study_seed: int) -> BaseSampler:
+    always = {name: one for name, one in space.items() if not conditions(one)}
     return SeededByTrial(
-        lambda seed: TPESampler(seed=seed, n_startup_trials=spec.n_startup_trials), study_seed
+        lambda seed: GaussianProcessSampler(
+            seed=seed,
+            space=distributions(always),
+            startup=SobolSampler(distributions(space), study_seed),
+            n_startup_trials=spec.n_startup_trials,
+        ),
+        study_seed,
     )
 
 
-def _gp(spec: GpSpec, _: Space, study_seed: int) -> BaseSampler:
-    import torch
-
-    # Its matrices are small: more threads slow it down and take cores from the trials.
-    torch.set_num_threads(1)
+def _cmaes(_: CmaesSpec, _space: Space, study_seed: int) -> BaseSampler:
     return SeededByTrial(
-        lambda seed: GPSampler(seed=seed, n_startup_trials=spec.n_startup_trials), study_seed
+        lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False), study_seed
+    )
+
+
+def _nsga2(spec: Nsga2Spec, _: Space, study_seed: int) -> BaseSampler:
+    return SeededByTrial(
+        lambda seed: NSGAIISampler(seed=seed, population_size=spec.population_size), study_seed
     )
 
 
 SAMPLERS: dict[type[SamplerSpec], Callable[[Any, Space, int], BaseSampler]] = {
     GridSpec: _grid,
     RandomSpec: _random,
+    SobolSpec: _sobol,
     TpeSpec: _tpe,
     GpSpec: _gp,
+    CmaesSpec: _cmaes,
+    Nsga2Spec: _nsga2,
 }
 
 
-def build_sampler(spec: SamplerSpec, space: Space, study_seed: int) -> BaseSampler:
-    """The sampler that ``spec`` names."""
-    return SAMPLERS[type(spec)](spec, space, study_seed)
+def build_sampler(spec: SamplerSpec, space: Space, study_seed: int, n_trials: int) -> BaseSampler:
+    """The sampler that ``spec`` names, or that ``auto`` chooses for ``n_trials``."""
+    chosen, _ = choose_sampler(space, n_trials) if isinstance(spec, AutoSpec) else (spec, "")
+    return SAMPLERS[type(chosen)](chosen, space, study_seed)

@@ -68,7 +68,7 @@ class StudySource:
         self._n_trials = n_trials_of(spec)
         requeue_running(study)
         enqueue_opening(study, spec)
-        study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed)
+        study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed, self._n_trials)
         self.scheduler: TrialScheduler = build_scheduler(spec, study.get_trials(deepcopy=False))
         self._study, self._tasks = study, tasks
         self._space = spec.search_space

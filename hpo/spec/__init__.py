@@ -3,18 +3,22 @@
 from hpo.spec.load import load_spec, parse_recorded_spec, parse_spec
 from hpo.spec.model import (
     AshaSpec,
+    AutoSpec,
     BudgetSpec,
+    CmaesSpec,
     ExperimentSpec,
     FinalistsSpec,
     GpSpec,
     GridSpec,
     MedianSpec,
     NoSchedulerSpec,
+    Nsga2Spec,
     ObjectiveSpec,
     RandomSpec,
     ResourcesSpec,
     SamplerSpec,
     SchedulerSpec,
+    SobolSpec,
     TpeSpec,
 )
 from hpo.spec.parameters import (
@@ -34,8 +38,10 @@ from hpo.spec.write import differences, spec_to_yaml
 
 __all__ = [
     "AshaSpec",
+    "AutoSpec",
     "BudgetSpec",
     "CategoricalParameter",
+    "CmaesSpec",
     "ExperimentSpec",
     "FinalistsSpec",
     "FloatParameter",
@@ -45,6 +51,7 @@ __all__ = [
     "IntParameter",
     "MedianSpec",
     "NoSchedulerSpec",
+    "Nsga2Spec",
     "ObjectiveSpec",
     "Parameter",
     "RandomSpec",
@@ -53,6 +60,7 @@ __all__ = [
     "SamplerSpec",
     "Scalar",
     "SchedulerSpec",
+    "SobolSpec",
     "TpeSpec",
     "check_params",
     "condition_text",

@@ -22,6 +22,12 @@ class RandomSpec(Section):
     name: Literal["random"]
 
 
+class SobolSpec(Section):
+    """Quasi-random: a scrambled Sobol sequence (Sobol 1967; Owen 1998)."""
+
+    name: Literal["sobol"]
+
+
 class TpeSpec(Section):
     """Tree-structured Parzen estimator (Bergstra et al. 2011; Watanabe 2023, arXiv:2304.11127)."""
 
@@ -30,10 +36,32 @@ class TpeSpec(Section):
 
 
 class GpSpec(Section):
-    """Gaussian process with log expected improvement (Ament et al. 2023, arXiv:2310.20708)."""
+    """Gaussian process with log expected improvement (Ament et al. 2023, arXiv:2310.20708).
+
+    Its first ``n_startup_trials`` are points of a Sobol sequence.
+    """
 
     name: Literal["gp"]
     n_startup_trials: int = Field(default=10, ge=1)
+
+
+class CmaesSpec(Section):
+    """Covariance matrix adaptation, of numbers alone (Hansen 2016, arXiv:1604.00772)."""
+
+    name: Literal["cmaes"]
+
+
+class Nsga2Spec(Section):
+    """Genetic algorithm for one objective or several (Deb et al. 2002, IEEE TEVC 6)."""
+
+    name: Literal["nsga2"]
+    population_size: int = Field(default=20, ge=2)
+
+
+class AutoSpec(Section):
+    """One of the others, chosen by the size and kind of the search: see docs/search.md."""
+
+    name: Literal["auto"]
 
 
 class AshaSpec(Section):
@@ -71,7 +99,7 @@ def _named(value: Any) -> Any:
 
 
 SamplerSpec = Annotated[
-    GridSpec | RandomSpec | TpeSpec | GpSpec,
+    GridSpec | RandomSpec | SobolSpec | TpeSpec | GpSpec | CmaesSpec | Nsga2Spec | AutoSpec,
     Field(discriminator="name"),
     BeforeValidator(_named),
 ]
@@ -138,7 +166,7 @@ class ExperimentSpec(Section):
     search_space: dict[str, Parameter] = Field(min_length=1)
     enqueue: list[dict[str, Scalar]] = Field(default_factory=list)
     warm_start: list[str] = Field(default_factory=list)
-    sampler: SamplerSpec = Field(default_factory=lambda: TpeSpec(name="tpe"))
+    sampler: SamplerSpec = Field(default_factory=lambda: AutoSpec(name="auto"))
     scheduler: SchedulerSpec = Field(default_factory=lambda: NoSchedulerSpec(name="none"))
     budget: BudgetSpec
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)

@@ -1,0 +1,116 @@
+"""A sampler for few, noisy trials: it asks where a Gaussian process promises most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.surrogate import (
+    GaussianProcess,
+    UnitCube,
+    fit_gaussian_process,
+    log_expected_improvement,
+    to_normal,
+    told_scores,
+)
+
+Array = npt.NDArray[np.float64]
+
+N_AT_RANDOM = 1000
+"""Configs at which the promise is looked up, besides those near the best ones."""
+N_ANCHORS, N_STEPS = 5, 60
+"""So many of the best configs are looked around, at so many configs each."""
+REFINEMENTS = (0.05, 0.02, 0.007)
+"""Widths of the steps that lead from the most promising config to one nearby that is more so."""
+
+
+class GaussianProcessSampler(BaseSampler):
+    """Bayesian optimization of a noisy function.
+
+    Optuna's own improves on the highest value seen, which is the luckiest one; this one on what the
+    process believes of the configs tried, so a lucky config may be tried again. Values are bent to
+    look normal. It learns from trials that were stopped or failed, and believes of running ones
+    what it expects of them (Ginsbourger et al. 2010, "Kriging is well-suited to parallelize
+    optimization").
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        space: Mapping[str, BaseDistribution] | None,
+        startup: BaseSampler,
+        n_startup_trials: int,
+    ) -> None:
+        """What is drawn: ``space``, or if that is None what all trials have in common.
+
+        Other parameters, and those of the first ``n_startup_trials``, are left to ``startup``.
+        """
+        self._rng = np.random.default_rng(seed)
+        self._space, self._startup = space, startup
+        self._n_startup_trials = n_startup_trials
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The parameters that all trials have; one with a single value is not modelled."""
+        space = self._space
+        if space is None:
+            space = IntersectionSearchSpace().calculate(study)
+        return {name: one for name, one in space.items() if not one.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The most promising config."""
+        trials = [
+            one
+            for one in study._get_trials(deepcopy=False, use_cache=False)
+            if search_space.keys() <= one.params.keys()
+        ]
+        scores = told_scores(trials, is_maximized=study.direction == StudyDirection.MAXIMIZE)
+        if not search_space or len(scores) < self._n_startup_trials:
+            return {}
+        cube = UnitCube(search_space)
+        points = cube.encode([one.params for one in trials if one.number in scores])
+        values = np.array([scores[one.number] for one in trials if one.number in scores])
+        running = [one.params for one in trials if one.state == TrialState.RUNNING]
+        process = fit_gaussian_process(points, to_normal(values), cube.is_categorical)
+        if running:
+            process = process.believing(cube.encode(running))
+        return cube.decode(self._most_promising(process, cube))
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """What is not modelled."""
+        return self._startup.sample_independent(study, trial, param_name, param_distribution)
+
+    def _most_promising(self, process: GaussianProcess, cube: UnitCube) -> Array:
+        beliefs, _ = process.posterior(process.points)
+        threshold = float(beliefs.max())
+
+        def promise(points: Array) -> Array:
+            return log_expected_improvement(*process.posterior(points), threshold)
+
+        order = np.argsort(-beliefs, kind="stable")
+        anchors = list({point.tobytes(): point for point in process.points[order]}.values())
+        near = [cube.neighbours(point, self._rng, N_STEPS) for point in anchors[:N_ANCHORS]]
+        points = np.concatenate([cube.at_random(N_AT_RANDOM, self._rng), *near])
+        best: Array = points[np.argmax(promise(points))]
+        for width in REFINEMENTS:
+            points = np.vstack([best, cube.steps_from(best, self._rng, N_STEPS, width)])
+            best = points[np.argmax(promise(points))]
+        return best

@@ -1,0 +1,19 @@
+"""What the trials so far say of configs: a Gaussian process over the search space."""
+
+from hpo.surrogate.gaussian_process import (
+    GaussianProcess,
+    fit_gaussian_process,
+    log_expected_improvement,
+    to_normal,
+)
+from hpo.surrogate.told import told_scores
+from hpo.surrogate.unit_cube import UnitCube
+
+__all__ = [
+    "GaussianProcess",
+    "UnitCube",
+    "fit_gaussian_process",
+    "log_expected_improvement",
+    "to_normal",
+    "told_scores",
+]
