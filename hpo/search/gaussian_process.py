@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -46,13 +45,13 @@ class GaussianProcessSampler(BaseSampler):
         self,
         *,
         seed: int,
-        space: Mapping[str, BaseDistribution] | None,
+        space: Mapping[str, BaseDistribution],
         startup: BaseSampler,
         n_startup_trials: int,
     ) -> None:
-        """What is drawn: ``space``, or if that is None what all trials have in common.
+        """``space`` is modelled, which every trial has; other parameters are left to ``startup``.
 
-        Other parameters, and those of the first ``n_startup_trials``, are left to ``startup``.
+        So are all those of the first ``n_startup_trials``.
         """
         self._rng = np.random.default_rng(seed)
         self._space, self._startup = space, startup
@@ -61,16 +60,14 @@ class GaussianProcessSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters that all trials have; one with a single value is not modelled."""
-        space = self._space
-        if space is None:
-            space = IntersectionSearchSpace().calculate(study)
-        return {name: one for name, one in space.items() if not one.single()}
+        """All but parameters with a single value."""
+        return {name: one for name, one in self._space.items() if not one.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The most promising config."""
+        self._raise_error_if_multi_objective(study)
         trials = [
             one
             for one in study._get_trials(deepcopy=False, use_cache=False)
@@ -96,6 +93,7 @@ class GaussianProcessSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """What is not modelled."""
+        self._raise_error_if_multi_objective(study)
         return self._startup.sample_independent(study, trial, param_name, param_distribution)
 
     def _most_promising(self, process: GaussianProcess, cube: UnitCube) -> Array:
