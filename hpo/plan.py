@@ -19,6 +19,7 @@ from hpo.search import (
     n_grid_cells,
     n_trials_of,
     record_opening,
+    sampler_text,
 )
 from hpo.spec import ExperimentSpec, GridSpec, condition_text, conditions
 from hpo.workspace import planned_opening
@@ -55,6 +56,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
     """
     opening, drawn_when = planned_opening(spec, places), _conditions(spec)
     budget, resources = spec.budget, spec.resources
+    sampler = sampler_text(spec.sampler, spec.search_space, budget.n_trials)
     epochs = (
         "epochs as the trainable likes"
         if budget.max_epochs is None
@@ -66,7 +68,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
         f"trainable   {spec.trainable}, cpu={resources.cpu:g} gpu={resources.gpu:g} per trial",
         f"objective   {spec.objective.direction} {spec.objective.metric}",
         f"search      {n_trials_of(spec)} trials, {epochs}{limit}",
-        f"            sampler {spec.sampler.name}, scheduler {spec.scheduler.name}",
+        f"            sampler {sampler}, scheduler {spec.scheduler.name}",
         f"finalists   best {spec.finalists.k} re-run on {spec.finalists.n_seeds} seeds",
         *([f"            its range of {LR} is found first"] if awaits_lr_range(spec) else []),
         *(f"{'' if index else 'conditions':<12}{text}" for index, text in enumerate(drawn_when)),

@@ -24,6 +24,8 @@ from storage.studies import (
     mark_infeasible,
     n_finished,
     put_intermediate_value,
+    record_sampler,
+    recorded_sampler,
     requeue_running,
     study_exists,
 )
@@ -47,6 +49,8 @@ __all__ = [
     "open_engine",
     "open_optuna_storage",
     "put_intermediate_value",
+    "record_sampler",
+    "recorded_sampler",
     "requeue_running",
     "shown_url",
     "study_exists",

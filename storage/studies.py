@@ -12,6 +12,8 @@ from optuna.study import Study
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
 
+_SAMPLER_KEY = "hpo:sampler"
+
 
 def create_study(
     storage: BaseStorage, name: str, *, direction: Literal["maximize", "minimize"], metric: str
@@ -55,6 +57,18 @@ def enqueued_params(trial: FrozenTrial) -> dict[str, Any] | None:
     """What `Study.enqueue_trial` chose for a trial; None if it was not enqueued."""
     params: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
     return params
+
+
+def record_sampler(study: Study, text: str) -> None:
+    """Record which sampler proposes the trials from here on."""
+    if recorded_sampler(study) != text:
+        study.set_user_attr(_SAMPLER_KEY, text)
+
+
+def recorded_sampler(study: Study) -> str | None:
+    """What was recorded of its sampler; None if no search has begun."""
+    text = study.user_attrs.get(_SAMPLER_KEY)
+    return None if text is None else str(text)
 
 
 def put_intermediate_value(trial: optuna.Trial, epoch: int, value: float) -> None:

@@ -21,6 +21,7 @@ from storage import (
     LrRangeRecord,
     RerunRecord,
     TestReading,
+    recorded_sampler,
 )
 
 
@@ -61,7 +62,8 @@ class Outcome:
     """An experiment, finished or not.
 
     ``finalists`` stand best first; ``test_readings`` has one entry unless a raised budget brought
-    another winner. ``lr_range`` is what the range test before the search found, if there was one.
+    another winner. ``sampler`` is what proposed the last trials, in words; ``lr_range`` is what the
+    range test before the search found, if there was one.
     """
 
     experiment: ExperimentRecord
@@ -71,6 +73,7 @@ class Outcome:
     finalists: tuple[Finalist, ...]
     test_readings: tuple[TestReading, ...]
     exports: tuple[ExportRecord, ...]
+    sampler: str
     lr_range: LrRangeRecord | None = None
 
     @property
@@ -113,6 +116,7 @@ def read_outcome(experiment: ExperimentRecord, study: Study, ledger: Ledger) -> 
         finalists=_ranked(choose_finalists(trials, spec), ledger.reruns(experiment.id), spec),
         test_readings=tuple(ledger.test_readings(experiment.id)),
         exports=tuple(ledger.exports(experiment.id)),
+        sampler=recorded_sampler(study) or spec.sampler.name,
         lr_range=ledger.lr_range(experiment.id),
     )
 

@@ -54,7 +54,7 @@ def trials_line(outcome: Outcome) -> str:
     waiting = f", {states['WAITING']} waiting" if states["WAITING"] else ""
     spec = outcome.spec
     return (
-        f"{len(outcome.trials)} trials ({ended}{waiting}), sampler {spec.sampler.name}, "
+        f"{len(outcome.trials)} trials ({ended}{waiting}), sampler {outcome.sampler}, "
         f"scheduler {spec.scheduler.name}"
     )
 

@@ -9,7 +9,7 @@ from hpo.search.opening import (
     recorded_opening,
     warm_params,
 )
-from hpo.search.samplers import SAMPLERS, build_sampler
+from hpo.search.samplers import SAMPLERS, build_sampler, sampler_text
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
 from hpo.search.source import SearchObserver, StudySource, n_trials_of
 from hpo.search.space import (
@@ -48,6 +48,7 @@ __all__ = [
     "opening_of",
     "record_opening",
     "recorded_opening",
+    "sampler_text",
     "values",
     "warm_params",
     "warnings_about",

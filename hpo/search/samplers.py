@@ -197,5 +197,14 @@ SAMPLERS: dict[type[SamplerSpec], Callable[[Any, Space, int], BaseSampler]] = {
 
 def build_sampler(spec: SamplerSpec, space: Space, study_seed: int, n_trials: int) -> BaseSampler:
     """The sampler that ``spec`` names, or that ``auto`` chooses for ``n_trials``."""
-    chosen, _ = choose_sampler(space, n_trials) if isinstance(spec, AutoSpec) else (spec, "")
-    return SAMPLERS[type(chosen)](chosen, space, study_seed)
+    if isinstance(spec, AutoSpec):
+        spec, _ = choose_sampler(space, n_trials)
+    return SAMPLERS[type(spec)](spec, space, study_seed)
+
+
+def sampler_text(spec: SamplerSpec, space: Space, n_trials: int) -> str:
+    """``tpe``, or ``auto (gp, since ...)``: the sampler as a report tells it."""
+    if not isinstance(spec, AutoSpec):
+        return spec.name
+    chosen, reason = choose_sampler(space, n_trials)
+    return f"auto ({chosen.name}: {reason})"

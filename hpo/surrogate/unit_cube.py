@@ -105,7 +105,7 @@ class _Axis:
         if self.choices is not None:
             return float(self._to_index(value))
         if self._width == 0:
-            return 0.5
+            return self.nowhere
         return (self._scale(float(value)) - self._scale(self._low)) / self._width
 
     def value(self, u: float) -> Any:
@@ -117,17 +117,17 @@ class _Axis:
     def snap(self, column: Array) -> Array:
         if self.choices is not None:
             return np.rint(column).clip(0, len(self.choices) - 1)
+        if self._width == 0:
+            return np.full_like(column, self.nowhere)
         if self._step == 0:
             return column
-        if self._width == 0:
-            return np.full_like(column, 0.5)
         return self._positions(self._values(column))
 
     def from_uniform(self, column: Array) -> Array:
         if self.choices is not None:
             return np.floor(column * len(self.choices))
         if self._step == 0 or self._width == 0:
-            return column
+            return self.snap(column)
         half = self._step / 2
         low, high = self._scale(self._low - half), self._scale(self._high + half)
         values = self._unscale(low + column * (high - low))
