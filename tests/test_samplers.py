@@ -12,7 +12,16 @@ import pytest
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from hpo.search import SAMPLERS, Space, ask, build_sampler, distributions, grid, values
+from hpo.search import (
+    SAMPLERS,
+    Space,
+    ask,
+    build_sampler,
+    distributions,
+    grid,
+    sampler_text,
+    values,
+)
 from hpo.spec import (
     AutoSpec,
     CategoricalParameter,
@@ -22,6 +31,7 @@ from hpo.spec import (
     IntParameter,
     RandomSpec,
     SamplerSpec,
+    SobolSpec,
     TpeSpec,
 )
 from storage import open_optuna_storage, requeue_running
@@ -43,6 +53,8 @@ PLANE: Space = {
     "x1": FloatParameter(type="float", low=-5, high=10),
     "x2": FloatParameter(type="float", low=0, high=15),
 }
+
+SPECS: dict[str, SamplerSpec] = {"tpe": TpeSpec(name="tpe"), "gp": GpSpec(name="gp")}
 
 N_STARTUP_TRIALS = 2
 N_TRIALS = 6
@@ -212,3 +224,67 @@ def test_a_model_learns_where_the_low_values_are(spec: SamplerSpec) -> None:
     at_random = [loss for seed in range(9) for loss in losses(RandomSpec(name="random"), seed)]
     assert min(model) < median(at_random) / 10
     assert median(model[20:]) < median(at_random)
+
+
+LINE: Space = {"x": FloatParameter(type="float", low=0, high=1)}
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp"])
+def test_a_model_keeps_away_from_where_trials_fail(name: str) -> None:
+    """Half of the space fails, the values of the other half say nothing: a third of it at most."""
+    failed = 0
+    for seed in range(5):
+        spec = SPECS[name]
+        study = optuna.create_study(sampler=build_sampler(spec, LINE, seed, 30))
+        for number in range(30):
+            trial = ask(study, LINE)
+            if trial.params["x"] > 0.5:
+                study.tell(trial, state=TrialState.FAIL)
+                failed += number >= 10
+            else:
+                study.tell(trial, zlib.crc32(repr(trial.params).encode()) / 2**32)
+    assert failed < 5 * 20 / 3
+
+
+def test_a_lucky_config_is_tried_again() -> None:
+    """Where values are noisy, the process asks for the best configs until it knows."""
+    space: Space = {"x": IntParameter(type="int", low=0, high=99)}
+    study = optuna.create_study(sampler=build_sampler(SPECS["gp"], space, 0, 40))
+    for _ in range(40):
+        trial = ask(study, space)
+        noise = zlib.crc32(repr(trial.number).encode()) / 2**33
+        study.tell(trial, (trial.params["x"] / 10 - 3) ** 2 / 10 + noise)
+    last = [trial.params["x"] for trial in study.trials[20:]]
+    assert median(last) == pytest.approx(30, abs=10)
+    assert len(set(last)) < len(last)
+
+
+def test_points_of_sobol_fill_a_space_evenly() -> None:
+    """Of 16 trials each sixteenth of every parameter gets one; of random ones about ten do."""
+    study = optuna.create_study(sampler=build_sampler(SobolSpec(name="sobol"), PLANE, 3, 16))
+    params = [ask(study, PLANE).params for _ in range(16)]
+    assert sorted(int((p["x1"] + 5) / 15 * 16) for p in params) == list(range(16))
+    assert sorted(int(p["x2"] / 15 * 16) for p in params) == list(range(16))
+
+
+@pytest.mark.parametrize(
+    ("space", "n_trials", "chosen"),
+    [
+        (PLANE, 30, "auto (gp: 30 trials over 2 unconditional parameters)"),
+        (MIXED, 200, "auto (gp: 200 trials over 5 unconditional parameters)"),
+        (PLANE, 201, "auto (tpe: 201 trials are more than 200)"),
+        (
+            {**LINE, "y": FloatParameter(type="float", low=0, high=1, when={"x": 1})},
+            30,
+            "auto (tpe: some parameters are conditional)",
+        ),
+        (
+            {f"x{i}": LINE["x"] for i in range(21)},
+            30,
+            "auto (tpe: 21 parameters are more than 20)",
+        ),
+    ],
+    ids=["small", "mixed", "many trials", "conditional", "many parameters"],
+)
+def test_auto_chooses_by_a_rule_and_says_why(space: Space, n_trials: int, chosen: str) -> None:
+    assert sampler_text(AutoSpec(name="auto"), space, n_trials) == chosen
