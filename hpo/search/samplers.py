@@ -116,7 +116,12 @@ def _random(_: RandomSpec, _space: Space, study_seed: int) -> BaseSampler:
 
 def _tpe(spec: TpeSpec, _: Space, study_seed: int) -> BaseSampler:
     return SeededByTrial(
-        lambda seed: TPESampler(seed=seed, n_startup_trials=spec.n_startup_trials), study_seed
+        lambda seed: TPESampler(
+            seed=seed,
+            n_startup_trials=spec.n_startup_trials,
+            warn_independent_sampling=False,  # of conditional parameters, at each trial
+        ),
+        study_seed,
     )
 
 
@@ -126,7 +131,12 @@ def _gp(spec: GpSpec, _: Space, study_seed: int) -> BaseSampler:
     # Its matrices are small: more threads slow it down and take cores from the trials.
     torch.set_num_threads(1)
     return SeededByTrial(
-        lambda seed: GPSampler(seed=seed, n_startup_trials=spec.n_startup_trials), study_seed
+        lambda seed: GPSampler(
+            seed=seed,
+            n_startup_trials=spec.n_startup_trials,
+            warn_independent_sampling=False,  # of conditional parameters: we warn once
+        ),
+        study_seed,
     )
 
 
