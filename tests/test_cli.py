@@ -38,6 +38,71 @@ def test_validate_says_how_large_the_search_is(here: Shell) -> None:
     }
 
 
+GRID = "-osearch_space={a: {type: int, low: 0, high: 999}, b: {type: int, low: 0, high: 1}}"
+CONDITIONAL = (
+    "-osearch_space={x1: {type: int, low: 0, high: 9, grid: 2}, "
+    "x2: {type: float, low: 0, high: 1, grid: 2, when: {x1: [0, 9]}}}"
+)
+WARNINGS = [
+    pytest.param(
+        [GRID, "-otrainable=trainables.analytic:train", "-osampler=grid"],
+        ["the grid has 2,000 cells and the budget 6 trials: a random part of the grid",
+         "-o budget.n_trials=2000", "-o sampler=tpe"],
+        id="a grid larger than the budget",
+    ),
+    pytest.param(
+        [CONDITIONAL, "-osampler=gp"],
+        ["sampler gp", "Those with a condition (x2) are drawn at random", "-o sampler=tpe"],
+        id="gp on a conditional space",
+    ),
+    pytest.param(
+        [CONDITIONAL, "-osampler=grid", "-osearch_space.x2.when={x1: [3, 4]}"],
+        ["`x2` is never tried: it is drawn when x1 is 3 or 4, which is no grid point of `x1`"],
+        id="a condition between the points of a grid",
+    ),
+    pytest.param(
+        ["-oenqueue=[{x1: 0}, {x1: 1}]", "-osearch_space.x2.default=3", "-obudget.n_trials=2"],
+        ["3 configs are given", "the budget has 2 trials", "-o budget.n_trials=3"],
+        id="more to begin with than the budget",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "words"), WARNINGS)
+def test_what_a_valid_spec_does_unexpectedly_is_a_warning(
+    here: Shell, overrides: list[str], words: list[str]
+) -> None:
+    """Of `validate` and `run` on stderr, and in the JSON."""
+    for command in (["validate", "branin.yaml"], ["run", "branin.yaml", "--dry-run"]):
+        done = here.hpo(*command, *overrides)
+        assert done.returncode == 0, done.stderr
+        (warning,) = done.stderr.splitlines()
+        assert warning.startswith("warning: ")
+        assert [word for word in words if word not in warning] == []
+        assert "warning" not in done.stdout
+    (warning,) = json.loads(here.hpo("validate", "branin.yaml", "--json", *overrides).stdout)[
+        "warnings"
+    ]
+    assert [word for word in words if word not in warning] == []
+
+
+def test_a_run_warns_before_it_starts_anything(here: Shell) -> None:
+    done = here.hpo("run", "branin.yaml", "--resume", CONDITIONAL, "-osampler=gp")
+    assert done.returncode == 2
+    assert done.stderr.startswith("warning: sampler gp")
+    assert "nothing to resume" in done.stderr
+
+
+def test_validate_and_the_plan_say_what_is_conditional(here: Shell) -> None:
+    done = here.hpo("validate", "branin.yaml", CONDITIONAL)
+    assert "over 2 parameters (1 conditional), infinitely many configs" in done.stdout
+    done = here.hpo("run", "branin.yaml", "--dry-run", CONDITIONAL)
+    assert "conditions  x2 when x1 is 0 or 9" in done.stdout
+    done = here.hpo("validate", "branin.yaml", CONDITIONAL, "-osampler=grid", "--json")
+    size = json.loads(done.stdout)
+    assert (size["n_conditional"], size["n_grid"], size["n_distinct_configs"]) == (1, 4, None)
+
+
 def test_print_config_prints_a_spec_that_reads_back_to_itself(here: Shell) -> None:
     done = here.hpo("run", "branin.yaml", "-o", "seed=7", "--print-config")
     assert done.returncode == 0

@@ -196,6 +196,33 @@ def test_the_record_is_told(finished: Sample) -> None:
         assert text in page
 
 
+def test_a_parameter_that_some_trials_lack_is_told_with_its_condition(
+    begin: Callable[..., Sample],
+) -> None:
+    """``b`` is drawn in some trials, ``c`` in none, and the best trial has neither."""
+    space = """  a: {type: categorical, choices: [x, y]}
+  b: {type: float, low: 0, high: 1, when: {a: [x]}}
+  c: {type: int, low: 0, high: 9, when: {a: [y, z], b: 1}}
+  lr: {type: float, low: 1e-4, high: 1, log: true}
+"""
+    sample = begin((SPEC[SPEC.index("  lr:") : SPEC.index("budget:")], space))
+    for number, a in enumerate("xyxyxy"):
+        sample.study.enqueue_trial({"a": a})
+        trial = sample.study.ask()
+        trial.suggest_categorical("a", ["x", "y"])
+        if a == "x":
+            trial.suggest_float("b", 0, 1)
+        trial.suggest_float("lr", 1e-4, 1, log=True)
+        sample.study.tell(trial, 0.1 * number)
+    page = sample.page()
+    assert "0.0 to 1.0, when a is x" in page
+    assert "0 to 9, when a is y or z and b is 1" in page
+    assert page.count("<td>not drawn</td>") == 2
+    assert page.count('<td class="choice">not drawn</td>') == 3
+    assert [name for name in ("slice-2", "slice-3") if f'id="{name}"' in page] == ["slice-2"]
+    assert 'id="importances"' in page
+
+
 def test_no_half_file_is_left_behind(finished: Sample) -> None:
     """The report replaces an older one, and nothing lies beside it."""
     (finished.folder / REPORT_FILE).write_text("older")

@@ -9,9 +9,13 @@ from typing import Any, get_args
 
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.study import Study
 from optuna.trial import TrialState
+from test_space import conditional_spaces, small
 
+<<<<<<< HEAD
 from hpo.search import (
     SAMPLERS,
     Space,
@@ -22,6 +26,9 @@ from hpo.search import (
     sampler_text,
     values,
 )
+=======
+from hpo.search import SAMPLERS, Space, ask, build_sampler, distributions, grid
+>>>>>>> space
 from hpo.spec import (
     AutoSpec,
     CategoricalParameter,
@@ -33,6 +40,7 @@ from hpo.spec import (
     SamplerSpec,
     SobolSpec,
     TpeSpec,
+    check_params,
 )
 from storage import open_optuna_storage, requeue_running
 from trainables.analytic import branin
@@ -43,11 +51,15 @@ GRID: Space = {
     "depth": IntParameter(type="int", low=1, high=3),
     "dropout": FloatParameter(type="float", low=0, high=0.3, step=0.1),
     "activation": CategoricalParameter(type="categorical", choices=["relu", None]),
+    "slope": FloatParameter(
+        type="float", low=0, high=1, grid=3, when={"activation": "relu", "depth": [1, 3]}
+    ),
 }
 MIXED: Space = {
     **GRID,
     "filters": IntParameter(type="int", low=1, high=256, log=True),
     "lr": FloatParameter(type="float", low=1e-5, high=1, log=True),
+    "momentum": FloatParameter(type="float", low=0, high=1, when={"activation": [None]}),
 }
 PLANE: Space = {
     "x1": FloatParameter(type="float", low=-5, high=10),
@@ -132,16 +144,18 @@ def test_another_seed_asks_for_other_trials(kind: type[Any]) -> None:
 @every_sampler
 def test_every_drawn_value_lies_in_the_space(kind: type[Any]) -> None:
     for params in params_of(kind) + params_of(kind, seed=8):
-        assert list(params) == list(space_of(kind))
-        for name, parameter in space_of(kind).items():
-            allowed = values(parameter)
-            if allowed is None:
-                assert parameter.low <= params[name] <= parameter.high
-            elif isinstance(parameter, FloatParameter):
-                assert params[name] in [pytest.approx(value) for value in allowed]
-            else:
-                assert params[name] in allowed
-                assert type(params[name]) in {type(value) for value in allowed}
+        assert check_params(space_of(kind), params) == []
+
+
+@every_sampler
+@settings(deadline=None, max_examples=10)
+@given(space=conditional_spaces(small), seed=st.integers(0, 99))
+def test_every_sampler_draws_only_configs_that_the_validator_accepts(
+    kind: type[Any], space: Space, seed: int
+) -> None:
+    study = optuna.create_study(sampler=build_sampler(spec_of(kind), space, seed))
+    for params in search(study, space, N_TRIALS):
+        assert check_params(space, params) == []
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from test_space import finite_parameters, scalars, texts
 
 from hpo.errors import SpecError
+from hpo.search import values
 from hpo.spec import (
     CategoricalParameter,
     ExperimentSpec,
@@ -120,6 +122,40 @@ BAD_SPECS = [
          "x1: {type: float, low: -5, high: 10, grid: 5}"),
         id="grid of a continuous float",
     ),
+    bad("one grid point", "high: 15,", "high: 15, grid: »1,", "x2.grid: must be >= 2", "got 1"),
+    bad("endless grid points", "high: 15,", "high: 15, grid: »1001,", "<= 1000", "got 1001"),
+    bad("default outside the range", "high: 10}", "high: 10, default: »11}",
+        "search_space.x1.default", "must be a number from -5.0 to 10.0", "got 11"),
+    bad("default between two steps", "step: 0.5}", "step: 0.5, default: »0.3}",
+        "from 0.0 to 15.0 in steps of 0.5", "got 0.3"),
+    bad("default that is no choice", "{type: float, low: -5, high: 10}",
+        "{type: categorical, choices: [a, b], default: »null}", "must be one of 'a', 'b'",
+        "got None"),
+    bad("condition that is none", "high: 15,", "high: 15, when: »x1,", "search_space.x2.when",
+        "must be a mapping", "got 'x1'"),
+    bad("condition on an unknown parameter", "high: 15,", "high: 15, when: {x11: »1},",
+        "search_space.x2.when.x11", "unknown parameter: 'x11'; did you mean 'x1'? Known: x1"),
+    bad("condition on a fixed value", "high: 15,", "high: 15, when: {noise: »0.1},",
+        "`noise` is fixed, so it decides nothing", "move `noise` into `search_space`"),
+    bad("condition on itself", "high: 15,", "high: 15, when: {x2: »1},", "decide about itself"),
+    bad("condition on a later parameter", "high: 10}", "high: 10, when: {x2: »1}}",
+        "search_space.x1.when.x2", "`x2` stands below; move it above `x1`"),
+    bad("condition on a float", "high: 15,", "high: 15, when: {x1: »1},", "`x1` is a float",
+        "categorical or int"),
+    bad("mapping as a condition's value", "high: 15,", "high: 15, when: {x1: »{a: 1}},",
+        "must be a number, a word, true, false, null or a list of them", "got {'a': 1}"),
+    bad("enqueue that is no list", "budget:", "enqueue: »{x1: 1}\nbudget:", "must be a list"),
+    bad("enqueued word", "budget:", "enqueue: [»x1]\nbudget:", "enqueue.0", "must be a mapping"),
+    bad("enqueued list of values", "budget:", "enqueue: [{x1: »[1, 2]}]\nbudget:", "enqueue.0.x1",
+        "must be a number, a word, true, false or null", "got [1, 2]"),
+    bad("enqueued nothing", "budget:", "enqueue: [{x1: 1}, »{}]\nbudget:", "enqueue.1",
+        "names no parameter"),
+    bad("enqueued unknown parameter", "budget:", "enqueue: [{x3: »1}]\nbudget:", "enqueue.0.x3",
+        "unknown parameter: 'x3'", "Known: x1, x2"),
+    bad("enqueued value outside", "budget:", "enqueue: [{x1: 1, x2: »15.5}]\nbudget:",
+        "enqueue.0.x2", "must be a number from 0.0 to 15.0", "got 15.5"),
+    bad("warm start of one word", "budget:", "warm_start: »cnn\nbudget:", "must be a list",
+        "got 'cnn'"),
     bad("word for a number", "n_trials: 6", 'n_trials: »"3"', "budget.n_trials",
         "must be a whole number", "got '3'"),
     bad("fraction for a whole number", "n_trials: 6", "n_trials: »1.5", "whole number", "got 1.5"),
@@ -156,6 +192,54 @@ def test_a_problem_is_told_with_its_place_value_rule_and_way_out(
     (problem,) = problems_of(text)
     assert problem.startswith(f"{place}: ")
     assert [word for word in words if word not in problem] == []
+
+
+CONDITIONS = f"""\
+name: conditions
+trainable: {USERS_OWN}
+{OBJECTIVE}
+search_space:
+  a: {{type: int, low: 1, high: 3}}
+  b: {{type: categorical, choices: [x, y], when: {{a: [1, 2]}}}}
+  c: {{type: int, low: 0, high: 1, when: {{b: x}}}}
+  lr: {{from: lr_finder}}
+budget: {{n_trials: 6}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "marked", "words"),
+    [
+        ("a: [1, 2]", "a: »[1, 4]", "b.when.a: `a` must be a whole number from 1 to 3, got 4"),
+        ("a: [1, 2]", "a: »true", "`a` must be a whole number from 1 to 3, got True"),
+        ("a: [1, 2]", "a: »[]", "must name at least one value of `a`, got []"),
+        ("b: x}", "b: »z}", "c.when.b: `b` must be one of 'x', 'y', got 'z'"),
+        ("b: x}", "lr: »1}", "`lr` stands below; move it above `c`"),
+        ("b: x}", "b: x, »a: 3}", "c.when: never holds: no value of `a` agrees"),
+        ("high: 3}", "high: 3, when: {c: »1}}", "a.when.c: is a circle: a -> c -> b -> a"),
+        ("budget:", "enqueue: [{a: 1, c: »1}]\nbudget:", "c: is drawn only when b is x; say so"),
+        ("budget:", "enqueue: [{a: 3, b: »x}]\nbudget:", "b: is drawn only when a is 1 or 2; say"),
+        ("budget:", "enqueue: [{lr: »0.1}]\nbudget:", "lr: its range is found before the search"),
+    ],
+)
+def test_what_is_wrong_with_a_condition_is_told_in_its_place(
+    old: str, marked: str, words: str
+) -> None:
+    assert old in CONDITIONS
+    text, place = place_of(CONDITIONS.replace(old, marked, 1))
+    found = [problem for problem in problems_of(text) if "find_lr" not in problem]
+    (problem,) = found
+    assert words in problem
+    line, column = place.split(":")[1:]
+    if "never holds" not in words:  # which is about the condition as a whole
+        assert problem.startswith(f"spec.yaml:{line}:{column}: ")
+
+
+def test_the_suggested_line_of_a_grid_is_a_valid_one() -> None:
+    text = SPEC.replace("{name: random}", "grid")
+    (problem,) = problems_of(text)
+    line = problem.splitlines()[-1].strip()
+    assert parse_spec(text.replace("x1: {type: float, low: -5, high: 10}", line), "spec.yaml")
 
 
 def test_a_parameter_may_be_called_like_a_key_of_its_own() -> None:
@@ -329,12 +413,38 @@ def continuous_floats(draw: st.DrawFn) -> FloatParameter:
 
 
 @st.composite
+def with_condition(draw: st.DrawFn, name: str, parent: Any, child: Any) -> Any:
+    """The parameter with what only some have: a default, points of a grid, a condition."""
+    given = child.model_dump()
+    if (axis := values(child)) is not None:
+        given["default"] = draw(st.sampled_from(axis[:20]))
+    if child.type != "categorical":
+        given["grid"] = draw(st.integers(2, 9))
+    if parent.type != "float":
+        some = st.sampled_from((values(parent) or [])[:20])
+        given["when"] = {name: draw(some | st.lists(some, min_size=1, max_size=3))}
+    return type(child).model_validate(given)
+
+
+def opening_of_all(space: dict[str, Any]) -> dict[str, Any]:
+    """The first value of each parameter that is always drawn and has one."""
+    return {
+        name: axis[0]
+        for name, parameter in space.items()
+        if not parameter.when and (axis := values(parameter)) is not None
+    }
+
+
+@st.composite
 def specs(draw: st.DrawFn) -> ExperimentSpec:
     """Any valid spec of a user's trainable."""
     sampler = draw(st.sampled_from(["grid", "random", "tpe", "gp"]))
     parameters = finite_parameters if sampler == "grid" else finite_parameters | continuous_floats()
     names = texts.filter(lambda name: name not in ("", "seed"))
     space = draw(st.dictionaries(names, parameters, min_size=1, max_size=4))
+    for parent, child in itertools.pairwise(space):
+        if draw(st.booleans()):
+            space[child] = draw(with_condition(parent, space[parent], space[child]))
     fixed = draw(st.dictionaries(names, scalars | st.lists(scalars, max_size=3), max_size=4))
     max_epochs = draw(st.integers(1, 100))
     schedulers = [
@@ -353,6 +463,8 @@ def specs(draw: st.DrawFn) -> ExperimentSpec:
             },
             "fixed": {name: value for name, value in fixed.items() if name not in space},
             "search_space": space,
+            "enqueue": [entry] if (entry := opening_of_all(space)) else [],
+            "warm_start": draw(st.lists(texts, max_size=2)),
             "sampler": sampler,
             "scheduler": draw(st.sampled_from(schedulers)),
             "budget": {

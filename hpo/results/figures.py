@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from optuna import visualization
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.results.outcome import Outcome
 from hpo.spec import CategoricalParameter, FloatParameter, IntParameter
@@ -133,7 +133,10 @@ def slice_figures(outcome: Outcome, study: Study) -> list[go.Figure]:
     if not finite_values(outcome):
         return []
     metric, figures = outcome.spec.objective.metric, []
+    drawn = {name for trial in outcome.trials if _is_finite(trial) for name in trial.params}
     for name, parameter in outcome.spec.search_space.items():
+        if name not in drawn:  # its condition has held in none of them
+            continue
         figure = visualization.plot_slice(study, params=[name], target_name=metric)
         figure.update_traces(
             marker={
@@ -174,8 +177,13 @@ def timeline_figure(outcome: Outcome, study: Study) -> go.Figure | str:
 
 def finite_values(outcome: Outcome) -> list[float]:
     """Values of the COMPLETE trials but infinite ones, which Optuna does not draw either."""
-    complete = [trial.value for trial in outcome.trials if trial.state == TrialState.COMPLETE]
-    return [value for value in complete if value is not None and math.isfinite(value)]
+    return [trial.value or 0.0 for trial in outcome.trials if _is_finite(trial)]
+
+
+def _is_finite(trial: FrozenTrial) -> bool:
+    if trial.state != TrialState.COMPLETE or trial.value is None:
+        return False
+    return math.isfinite(trial.value)
 
 
 def _styled(

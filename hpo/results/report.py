@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from hpo.results.outcome import Outcome
 from hpo.results.retrain import test_interval
+from hpo.spec import condition_text
 from storage import is_infeasible
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def write_report(outcome: Outcome, study: Study, path: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, param=_param, utc=_utc)
+    environment.filters.update(number=_number, param=_param, utc=_utc, condition=condition_text)
     page = environment.get_template(TEMPLATE).render(
         outcome=outcome,
         experiment=outcome.experiment,

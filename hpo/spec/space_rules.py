@@ -110,8 +110,9 @@ def _contradiction(name: str, space: Space) -> str | None:
     while waiting:
         child = waiting.pop()
         for parent, allowed in conditions(space[child]).items() if child in space else ():
-            left[parent] = [v for v in left.get(parent, allowed) if v in allowed]
-            if not left[parent]:
+            before = left.get(parent, allowed)
+            left[parent] = [value for value in before if value in allowed]
+            if before and not left[parent]:
                 return (
                     f"never holds: no value of `{parent}` agrees with the conditions of "
                     "the parameters that it needs; drop one of them"
