@@ -15,7 +15,6 @@ from optuna.study import Study
 from optuna.trial import TrialState
 from test_space import conditional_spaces, small
 
-<<<<<<< HEAD
 from hpo.search import (
     SAMPLERS,
     Space,
@@ -24,11 +23,7 @@ from hpo.search import (
     distributions,
     grid,
     sampler_text,
-    values,
 )
-=======
-from hpo.search import SAMPLERS, Space, ask, build_sampler, distributions, grid
->>>>>>> space
 from hpo.spec import (
     AutoSpec,
     CategoricalParameter,
@@ -153,7 +148,7 @@ def test_every_drawn_value_lies_in_the_space(kind: type[Any]) -> None:
 def test_every_sampler_draws_only_configs_that_the_validator_accepts(
     kind: type[Any], space: Space, seed: int
 ) -> None:
-    study = optuna.create_study(sampler=build_sampler(spec_of(kind), space, seed))
+    study = optuna.create_study(sampler=build_sampler(spec_of(kind), space, seed, N_TRIALS))
     for params in search(study, space, N_TRIALS):
         assert check_params(space, params) == []
 
@@ -285,13 +280,13 @@ def test_points_of_sobol_fill_a_space_evenly() -> None:
     ("space", "n_trials", "chosen"),
     [
         (PLANE, 30, "auto (gp: 30 trials over 2 unconditional parameters)"),
-        (MIXED, 200, "auto (gp: 200 trials over 5 unconditional parameters)"),
-        (PLANE, 201, "auto (tpe: 201 trials are more than 200)"),
         (
-            {**LINE, "y": FloatParameter(type="float", low=0, high=1, when={"x": 1})},
-            30,
-            "auto (tpe: some parameters are conditional)",
+            {"activation": GRID["activation"], "lr": MIXED["lr"]},
+            200,
+            "auto (gp: 200 trials over 2 unconditional parameters)",
         ),
+        (PLANE, 201, "auto (tpe: 201 trials are more than 200)"),
+        (MIXED, 30, "auto (tpe: some parameters are conditional)"),
         (
             {f"x{i}": LINE["x"] for i in range(21)},
             30,

@@ -153,7 +153,9 @@ def _tpe(spec: TpeSpec, space: Space, study_seed: int) -> BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # of `group`
             return TPESampler(
-                seed=seed, n_startup_trials=spec.n_startup_trials, group=is_conditional(space)
+                seed=seed,
+                n_startup_trials=spec.n_startup_trials,
+                group=is_conditional(space),
             )
 
     return SeededByTrial(make, study_seed, shown=with_failures)
@@ -162,18 +164,11 @@ def _tpe(spec: TpeSpec, space: Space, study_seed: int) -> BaseSampler:
 def _gp(spec: GpSpec, space: Space, study_seed: int) -> BaseSampler:
     always = {name: one for name, one in space.items() if not conditions(one)}
     return SeededByTrial(
-<<<<<<< HEAD
         lambda seed: GaussianProcessSampler(
             seed=seed,
             space=distributions(always),
             startup=SobolSampler(distributions(space), study_seed),
             n_startup_trials=spec.n_startup_trials,
-=======
-        lambda seed: TPESampler(
-            seed=seed,
-            n_startup_trials=spec.n_startup_trials,
-            warn_independent_sampling=False,  # of conditional parameters, at each trial
->>>>>>> space
         ),
         study_seed,
     )
@@ -181,7 +176,6 @@ def _gp(spec: GpSpec, space: Space, study_seed: int) -> BaseSampler:
 
 def _cmaes(_: CmaesSpec, _space: Space, study_seed: int) -> BaseSampler:
     return SeededByTrial(
-<<<<<<< HEAD
         lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False), study_seed
     )
 
@@ -189,14 +183,6 @@ def _cmaes(_: CmaesSpec, _space: Space, study_seed: int) -> BaseSampler:
 def _nsga2(spec: Nsga2Spec, _: Space, study_seed: int) -> BaseSampler:
     return SeededByTrial(
         lambda seed: NSGAIISampler(seed=seed, population_size=spec.population_size), study_seed
-=======
-        lambda seed: GPSampler(
-            seed=seed,
-            n_startup_trials=spec.n_startup_trials,
-            warn_independent_sampling=False,  # of conditional parameters: we warn once
-        ),
-        study_seed,
->>>>>>> space
     )
 
 
