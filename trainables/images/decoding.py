@@ -69,6 +69,22 @@ def check_size(width: int, height: int) -> None:
         )
 
 
+def check_resized(picture: Pixels, shorter_side: int) -> None:
+    """Raise PictureError for a (C, H, W) picture so thin that resizing would blow it up.
+
+    Args:
+        picture: at least one pixel high and wide.
+        shorter_side: pixels to which `Fit` resizes the shorter of its sides, at least 1.
+    """
+    shorter, longer = sorted(picture.shape[1:])
+    try:
+        check_size(shorter_side, shorter_side * longer // shorter)
+    except PictureError as error:
+        raise PictureError(
+            f"is {longer / shorter:.0f} times as long as wide; resized it {error}"
+        ) from None
+
+
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Pillow's own conversion would cut 16 bits and floats off at 255."""
     if image.mode != "F" and not image.mode.startswith("I"):
