@@ -294,7 +294,6 @@ def test_the_predictor_itself_sees_them_as_well(pets: Path) -> None:
     predictor = Predictor(
         nn.Flatten(),
         fit=evaluation_transforms(DataConfig(image_size=8)),
-        in_channels=3,
         class_names=[],
         mean=[0.0] * 3,
         std=[1.0] * 3,

@@ -188,7 +188,6 @@ def test_every_kind_of_layer_computes_the_same_as_torchscript(case: Case, tmp_pa
     predictor = Predictor(
         Network(network_for(config, describe(config, tmp_path))),
         fit=evaluation_transforms(config),
-        in_channels=1,
         class_names=tuple("0123456789"),
         mean=[0.3],
         std=[0.4],
@@ -565,7 +564,6 @@ def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     predictor = Predictor(
         network,
         fit=evaluation_transforms(config),
-        in_channels=1,
         class_names=data.class_names,
         mean=[float(pixels.mean())],
         std=[float(pixels.std())],

@@ -25,7 +25,7 @@ from trainables.cnn.objectives import (
     new_score,
 )
 from trainables.cnn.optimizers import build_optimizer
-from trainables.cnn.predictor import Predictor, around, describe_predictor
+from trainables.cnn.predictor import Predictor, build_predictor, describe_predictor
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
 from trainables.images.arrays import TEST, VALIDATION, Indices
 from trainables.images.augmentation import TrainingTransforms, evaluation_transforms, normalize
@@ -209,7 +209,7 @@ class Training:
     def predictor(self) -> Predictor:
         """The trained network on the CPU, with its preprocessing, ready for export."""
         network = self.network.cpu().to(memory_format=torch.contiguous_format)
-        return around(network, self.config, self._data, self._mean, self._std).eval()
+        return build_predictor(network, self.config, self._data, self._mean, self._std).eval()
 
     def description(self) -> dict[str, Any]:
         """What `rebuild` makes the predictor of, ready for JSON."""
