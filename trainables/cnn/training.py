@@ -72,11 +72,11 @@ def finish(config: Mapping[str, Any], trial: TrialContext) -> FinalModel:
     cnn = CnnConfig.from_mapping(config)
     everything = cnn.model_copy(update={"n_train": None})  # fewer images were a cheaper search
     data = load_split(everything, trial.data_dir)
-    training = Training(cnn, trial, data.train_and_validation())
+    rest = data.train_and_validation()
+    training = Training(cnn, trial, rest)
     for epoch in range(1, training.n_epochs + 1):
         training.run_epoch(epoch)
     _, score = training.evaluate(data.test)
-    rest = data.train_and_validation()
     images, targets = data.test.batch(chosen_images(data.test, N_COMPARED_IMAGES))
     others, _ = rest.batch(chosen_images(rest, max(0, N_COMPARED_IMAGES - len(images))))
     parts = data.test.arrays.parts
