@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,10 @@ from trainables.images.arrays import Pixels
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused before they are decoded: a file of kilobytes can hold gigabytes."""
+
+# Pillow warns of what is refused here anyway. For good, as pictures are decoded in threads, and
+# `warnings.catch_warnings` is for all of them.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 # Pillow would hand an .eps that is called .png to Ghostscript; only these formats are tried.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
