@@ -63,7 +63,10 @@ def find_learning_rate(
     say(f"range test of {spec.trainable} with {params_text(config)}")
     report = TrialDrive(tasks.find_lr(config, folder / COMMAND_FOLDER)).next_report()
     if report.is_infeasible:
-        raise UsageError(f"{report.fail_reason}; choose other values with -p NAME=VALUE")
+        raise UsageError(
+            f"{report.fail_reason}; choose other values with "
+            "-p NAME=VALUE, of what the spec fixes with -o fixed.NAME=VALUE"
+        )
     if report.lr_range_test is None:
         raise _failure(report)
     return report.lr_range_test, config

@@ -321,7 +321,6 @@ def test_every_kind_of_layer_can_be_written_in_every_format(name: str, tmp_path:
             nn.Sequential(Network(network_for(configs[-1], masks)), nn.Flatten()),
         ),
         fit=evaluation_transforms(configs[0]),
-        in_channels=3,
         class_names=names,
         mean=[0.3, 0.4, 0.5],
         std=[0.4, 0.3, 0.2],

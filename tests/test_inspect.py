@@ -205,4 +205,5 @@ def test_a_search_without_a_single_feasible_config_ends_with_the_reason(
     assert done.stderr.count(" INFEASIBLE after 0 epochs") == 3
     assert "none of 3 trials succeeded" in done.stderr
     assert "image_size: must be 32 like the masks of dataset disc_masks, got 64" in done.stderr
+    assert "change `fixed` or `search_space`, and begin another experiment" in done.stderr
     assert_no_traceback(done)

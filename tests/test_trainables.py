@@ -445,6 +445,12 @@ def test_a_registered_trainable_yields_the_metrics_it_is_registered_with(
 
 
 @every_trainable
+def test_a_registered_trainable_finds_learning_rates_if_it_is_registered_so(name: str) -> None:
+    """Whoever asks before importing it is told the truth."""
+    assert TRAINABLES[name].finds_lr == (find_trainable(name).find_lr is not None)
+
+
+@every_trainable
 def test_the_same_seed_gives_the_same_metrics_bit_for_bit_and_another_does_not(
     name: str, tmp_path: Path
 ) -> None:

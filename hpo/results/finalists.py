@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hpo.errors import NoSuccessfulTrialError
 from hpo.results.outcome import Outcome
 from hpo.tasks import EpochReport, TaskFactory, TaskList, TrialTask
-from storage import RerunRecord
+from storage import RerunRecord, is_infeasible
 
 
 def rerun_tasks(
@@ -23,12 +23,7 @@ def rerun_tasks(
         NoSuccessfulTrialError: if there is no finalist, because no trial reached its full budget.
     """
     if not outcome.finalists:
-        reasons = [trial.user_attrs.get("fail_reason") for trial in outcome.trials]
-        last = next((reason for reason in reversed(reasons) if reason), None)
-        raise NoSuccessfulTrialError(
-            f"none of {len(outcome.trials)} trials succeeded"
-            + (f"; the last failure:\n  {last}" if last else "")
-        )
+        raise NoSuccessfulTrialError(_no_success(outcome))
     metric = outcome.spec.objective.metric
 
     def on_end(task: TrialTask, report: EpochReport, seconds: float) -> None:
@@ -55,3 +50,18 @@ def rerun_tasks(
         if seed_index not in [rerun.seed_index for rerun in finalist.reruns]
     ]
     return TaskList(missing, on_end)
+
+
+def _no_success(outcome: Outcome) -> str:
+    reasons = [trial.user_attrs.get("fail_reason") for trial in outcome.trials]
+    last = next((reason for reason in reversed(reasons) if reason), None)
+    told = f"none of {len(outcome.trials)} trials succeeded"
+    if last is None:
+        return told
+    told += f"; the last failure:\n  {last}"
+    if all(is_infeasible(trial) for trial in outcome.trials):
+        told += (
+            "\nNo config can be trained: change `fixed` or `search_space`, and begin another "
+            f"experiment: -o name={outcome.spec.name}-2"
+        )
+    return told

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from hpo.errors import UsageError
 from hpo.exported import ExportedModel, Images, Outputs, load_exported
 from trainables import DataError
-from trainables.images.decoding import MAX_PIXELS, SUFFIXES, PictureError, check_size, decode
+from trainables.images.decoding import MAX_PIXELS, SUFFIXES, PictureError, check_resized, decode
 from trainables.images.folder import files_below
 
 BATCH = 64
@@ -174,7 +174,8 @@ def _portions(
     for number, path in enumerate(paths):
         try:
             pixels = decode(path, model.in_channels)
-            _refuse_thin(pixels, model)
+            if model.shorter_side:  # a user's own model need not say what it resizes to
+                check_resized(pixels, model.shorter_side)
         except PictureError as error:
             problems[path] = str(error)
             continue
@@ -184,17 +185,6 @@ def _portions(
             yield portion
             portion, n_pixels = [], 0
     yield portion
-
-
-def _refuse_thin(pixels: Images, model: ExportedModel) -> None:
-    """Raise PictureError for what resizing would blow up, as training does."""
-    shorter, longer = sorted(pixels.shape[1:])
-    try:
-        check_size(1, _n_pixels(pixels, model))
-    except PictureError as error:
-        raise PictureError(
-            f"is {longer / shorter:.0f} times as long as wide; resized it {error}"
-        ) from None
 
 
 def _n_pixels(pixels: Images, model: ExportedModel) -> int:

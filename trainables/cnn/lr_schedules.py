@@ -13,6 +13,8 @@ WARMUP_START = 0.01
 """Share of the learning rate at which a warm-up begins."""
 RISING_SHARE = 0.3
 """Of one cycle, if no warm-up is given: Smith 2018, arXiv:1803.09820, and torch's default."""
+MOMENTUM_DIP = 0.1
+"""How far one cycle takes the momentum down while the rate is high: Smith's 0.95 and 0.85."""
 SHORTEST_CYCLE = 3
 """Steps: the rate is low in the first, ``lr`` in the second, low in the last."""
 
@@ -35,16 +37,22 @@ def build_lr_schedule(
 def _onecycle(
     config: OptimizationConfig, optimizer: Optimizer, n_steps: int, n_warmup: int
 ) -> LRScheduler:
-    """Smith 2018, arXiv:1803.09820; the same rate all along where the steps make no cycle."""
+    """Smith 2018, arXiv:1803.09820; the same rate all along where the steps make no cycle.
+
+    The momentum is lowest where the rate is highest: of AdamW, whose first beta it is, from torch's
+    0.95 to 0.85; of the others from ``config.momentum``.
+    """
     if n_steps < SHORTEST_CYCLE:
         return _constant(config, optimizer, n_steps, n_steps)
     n_rising = max(2, n_warmup)  # torch divides by zero if the first step is the peak
+    momentum = 0.95 if config.optimizer == "adamw" else config.momentum
     return lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=config.lr,
         total_steps=n_steps,
         pct_start=n_rising / n_steps if config.warmup_epochs else RISING_SHARE,
-        cycle_momentum=config.optimizer == "adamw" or config.momentum > 0,
+        max_momentum=momentum,
+        base_momentum=max(0.0, momentum - MOMENTUM_DIP),
     )
 
 

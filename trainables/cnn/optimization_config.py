@@ -16,8 +16,8 @@ class OptimizationConfig(Hyperparameters):
         batch_size: images per step of the optimizer; at least 2, for batch normalization.
         optimizer: "sgd", "adamw" or "rmsprop".
         lr: learning rate, the peak of its schedule.
-        momentum: of sgd and rmsprop. "onecycle" moves it between 0.95 and 0.85 itself, whatever it
-            is, unless it is 0.
+        momentum: of sgd and rmsprop. Under "onecycle" it is the peak: the momentum is 0.1 lower,
+            but not below 0, when the rate is at its own.
         nesterov: Nesterov's momentum, of sgd; needs a momentum.
         weight_decay: of every optimizer.
         lr_schedule: "constant", "step" (times ``lr_gamma`` every ``lr_step_epochs``), "cosine" (to

@@ -32,7 +32,6 @@ class Predictor(nn.Module):
         network: nn.Module,
         *,
         fit: nn.Module,
-        in_channels: int,
         class_names: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
@@ -41,7 +40,6 @@ class Predictor(nn.Module):
         """``fit`` brings images of any size to that of the network."""
         super().__init__()
         self.class_names = list(class_names)
-        self.in_channels = in_channels
         self.target: str = target
         self.transforms = nn.Sequential(
             fit,
@@ -76,7 +74,7 @@ class Normalize(nn.Module):
         return normalized
 
 
-def around(
+def build_predictor(
     network: nn.Module,
     config: CnnConfig,
     data: DataFacts,
@@ -87,7 +85,6 @@ def around(
     return Predictor(
         network,
         fit=evaluation_transforms(config),
-        in_channels=data.channels,
         class_names=data.class_names,
         mean=mean,
         std=std,
@@ -120,4 +117,4 @@ def rebuild(description: Mapping[str, Any]) -> Predictor:
     facts = description["data"]
     data = DataFacts(**{**facts, "class_names": tuple(facts["class_names"])})
     network = Network(network_for(config, data))
-    return around(network, config, data, description["mean"], description["std"]).eval()
+    return build_predictor(network, config, data, description["mean"], description["std"]).eval()

@@ -25,7 +25,7 @@ from trainables.cnn.objectives import (
     new_score,
 )
 from trainables.cnn.optimizers import build_optimizer
-from trainables.cnn.predictor import Predictor, around, describe_predictor
+from trainables.cnn.predictor import Predictor, build_predictor, describe_predictor
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
 from trainables.images.arrays import TEST, VALIDATION, Indices
 from trainables.images.augmentation import TrainingTransforms, evaluation_transforms, normalize
@@ -72,11 +72,11 @@ def finish(config: Mapping[str, Any], trial: TrialContext) -> FinalModel:
     cnn = CnnConfig.from_mapping(config)
     everything = cnn.model_copy(update={"n_train": None})  # fewer images were a cheaper search
     data = load_split(everything, trial.data_dir)
-    training = Training(cnn, trial, data.train_and_validation())
+    rest = data.train_and_validation()
+    training = Training(cnn, trial, rest)
     for epoch in range(1, training.n_epochs + 1):
         training.run_epoch(epoch)
     _, score = training.evaluate(data.test)
-    rest = data.train_and_validation()
     images, targets = data.test.batch(chosen_images(data.test, N_COMPARED_IMAGES))
     others, _ = rest.batch(chosen_images(rest, max(0, N_COMPARED_IMAGES - len(images))))
     parts = data.test.arrays.parts
@@ -209,7 +209,7 @@ class Training:
     def predictor(self) -> Predictor:
         """The trained network on the CPU, with its preprocessing, ready for export."""
         network = self.network.cpu().to(memory_format=torch.contiguous_format)
-        return around(network, self.config, self._data, self._mean, self._std).eval()
+        return build_predictor(network, self.config, self._data, self._mean, self._std).eval()
 
     def description(self) -> dict[str, Any]:
         """What `rebuild` makes the predictor of, ready for JSON."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,10 @@ from trainables.images.arrays import Pixels
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused before they are decoded: a file of kilobytes can hold gigabytes."""
+
+# Pillow warns of what is refused here anyway. For good, as pictures are decoded in threads, and
+# `warnings.catch_warnings` is for all of them.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 # Pillow would hand an .eps that is called .png to Ghostscript; only these formats are tried.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -67,6 +72,22 @@ def check_size(width: int, height: int) -> None:
         raise PictureError(
             f"has {width * height / 1e6:.1f} megapixels, more than {MAX_PIXELS / 1e6:g}"
         )
+
+
+def check_resized(picture: Pixels, shorter_side: int) -> None:
+    """Raise PictureError for a (C, H, W) picture so thin that resizing would blow it up.
+
+    Args:
+        picture: at least one pixel high and wide.
+        shorter_side: pixels to which `Fit` resizes the shorter of its sides, at least 1.
+    """
+    shorter, longer = sorted(picture.shape[1:])
+    try:
+        check_size(shorter_side, shorter_side * longer // shorter)
+    except PictureError as error:
+        raise PictureError(
+            f"is {longer / shorter:.0f} times as long as wide; resized it {error}"
+        ) from None
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ import numpy as np
 
 from trainables.images.arrays import TEST, TRAIN, UNREADABLE, VALIDATION, ImageArrays, Pixels
 from trainables.images.cache import create, stamp, stored
-from trainables.images.decoding import SUFFIXES, PictureError, check_size, decode
+from trainables.images.decoding import SUFFIXES, PictureError, check_resized, decode
 from trainables.images.errors import DataError
 from trainables.images.hashing import content_hashes
 
@@ -244,13 +244,7 @@ def _fitted(pixels: Pixels, size: int) -> Pixels:
 
     from trainables.images.fitting import Fit
 
-    shorter, longer = sorted(pixels.shape[1:])
-    try:
-        check_size(size, round(longer * size / shorter))
-    except PictureError as error:
-        raise PictureError(
-            f"is {longer / shorter:.0f} times as long as wide; resized it {error}"
-        ) from None
+    check_resized(pixels, size)
     fitted: Pixels = Fit(size)(torch.from_numpy(pixels)[None])[0].numpy()
     return fitted
 
