@@ -2,6 +2,7 @@
 
 from hpo.spec.load import load_spec, parse_recorded_spec, parse_spec
 from hpo.spec.model import (
+    TERMINATOR_MIN_TRIALS,
     AshaSpec,
     BudgetSpec,
     CategoricalParameter,
@@ -11,10 +12,13 @@ from hpo.spec.model import (
     FoundParameter,
     GpSpec,
     GridSpec,
+    HyperbandSpec,
     IntParameter,
+    LimitSpec,
     MedianSpec,
     NoSchedulerSpec,
     ObjectiveSpec,
+    OneEpochTopKSpec,
     Parameter,
     RandomSpec,
     RangedParameter,
@@ -27,6 +31,7 @@ from hpo.spec.model import (
 from hpo.spec.write import differences, spec_to_yaml
 
 __all__ = [
+    "TERMINATOR_MIN_TRIALS",
     "AshaSpec",
     "BudgetSpec",
     "CategoricalParameter",
@@ -36,10 +41,13 @@ __all__ = [
     "FoundParameter",
     "GpSpec",
     "GridSpec",
+    "HyperbandSpec",
     "IntParameter",
+    "LimitSpec",
     "MedianSpec",
     "NoSchedulerSpec",
     "ObjectiveSpec",
+    "OneEpochTopKSpec",
     "Parameter",
     "RandomSpec",
     "RangedParameter",
