@@ -166,7 +166,7 @@ def test_infeasible_configs_are_recorded_as_such_and_stop_nothing(
 ) -> None:
     search = source("budget.n_trials=20")
     failure = report(
-        0, 0.0, ending="failed", fail_place="infeasible", fail_reason="no", is_infeasible=True
+        0, 0.0, ending="failed", fail_place="no", fail_reason="no", fail_cause="infeasible"
     )
     for _ in range(6):
         search.ended(take(search), failure)

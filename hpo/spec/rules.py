@@ -70,6 +70,11 @@ def _top_k_fits_budget(scheduler: Mapping[str, Any], budget: Mapping[str, Any]) 
     if _is_int(k) and _is_int(n_trials) and k > n_trials:
         path: KeyPath = ("scheduler", "k") if "k" in scheduler else ("scheduler",)
         problems.append((path, f"`k` must not exceed budget.n_trials={n_trials}, got {k}"))
+    problems += [
+        (("budget", key), "is no end for one_epoch_top_k, which finishes none before all are tried")
+        for key in ("patience_trials", "terminator")
+        if budget.get(key)
+    ]
     epochs, max_epochs = scheduler.get("epochs", 1), budget["max_epochs"]
     if _is_int(epochs) and _is_int(max_epochs) and epochs >= max_epochs:
         path = ("scheduler", "epochs") if "epochs" in scheduler else ("scheduler",)
