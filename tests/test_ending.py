@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_worker import OneWorker
-from optuna.trial import TrialState
+from optuna.distributions import FloatDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import NoSuccessfulTrialError
 from hpo.search.ending import EarlyEnd
+from hpo.search.terminator import Terminator
 from hpo.spec import parse_spec
 from storage import put_constraints, search_end
 
@@ -210,3 +213,29 @@ def test_patience_counts_what_follows_the_best_feasible_trial(
         assert (early_end.judge() is not None) == is_over
         if is_over:
             break
+
+
+def near_the_bottom(n: int, *, is_settled: bool) -> list[FrozenTrial]:
+    """Trials of a bowl: at random, or after 20 of these at its bottom."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    space = {name: FloatDistribution(-5, 5) for name in "xy"}
+    for number in range(n):
+        if is_settled and number >= 20:
+            study.enqueue_trial(dict.fromkeys(space, 0.001 * (number - 20)))
+        trial = study.ask(space)  # type: ignore[arg-type]
+        study.tell(trial, sum(value**2 for value in trial.params.values()))
+    return study.trials
+
+
+def test_the_terminator_stops_where_there_is_nothing_to_gain_and_not_before() -> None:
+    minimize = StudyDirection.MINIMIZE
+    assert not Terminator(0, minimize).says_stop(near_the_bottom(29, is_settled=True))
+    assert Terminator(0, minimize).says_stop(near_the_bottom(30, is_settled=True))
+    assert not Terminator(0, minimize).says_stop(near_the_bottom(30, is_settled=False))
+
+
+def test_the_terminator_says_the_same_after_a_resume() -> None:
+    """Its threshold comes from the first trials, its random numbers from how many there are."""
+    trials, live = near_the_bottom(32, is_settled=False), Terminator(7, StudyDirection.MINIMIZE)
+    before = [live.says_stop(trials[:n]) for n in (30, 31, 32)]
+    assert before[-1] == Terminator(7, StudyDirection.MINIMIZE).says_stop(trials)
