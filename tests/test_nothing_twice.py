@@ -122,6 +122,15 @@ def test_a_kill_in_either_phase_loses_and_repeats_nothing(n_reports: int, begin:
     assert n_reports <= 6 or not any(number not in dict(whole.trained[6:]) for number, _ in lost)
 
 
+def test_of_equal_configs_among_the_best_one_trains_to_the_end(begin: Begin) -> None:
+    worker = begin(TOP_K.replace("name: top", "name: equal\ntrial_seed: common"))
+    worker.search("search_space.x={type: int, low: 1, high: 1}")
+    assert [number for number, epoch in worker.trained if epoch == 3] == [0]
+    same = worker.study.trials[1]
+    assert (same.state.name, same.value, same.user_attrs[ANSWERED_BY]) == ("COMPLETE", 4 / 3, 0)
+    assert same.intermediate_values == worker.study.trials[0].intermediate_values
+
+
 def test_more_trials_are_measured_by_all_before_them(begin: Begin) -> None:
     """Of the new ones those finish that are among the best k of all; what is PRUNED stays so."""
     begin(TOP_K).search()

@@ -121,7 +121,7 @@ class StudySource:
             if FIRST_VALUE in trial.user_attrs:  # an earlier driver has trained its first epochs
                 self._hold(trial)
             elif (same := self._answers.get(task.identity)) is not None:
-                self._answer(trial, task, same)
+                self._answer(trial, same)
             else:
                 trial.set_user_attr("seed", task.context.seed)
                 self._running[trial.number] = trial
@@ -150,12 +150,14 @@ class StudySource:
         is_wanted = self._end is None
         for loser in self._held.losers(trials) if is_wanted else self._held.all():
             self._tell(loser, state=TrialState.PRUNED)
-        trial = self._held.next_chosen()
-        if trial is None:
-            return None
-        self._running[trial.number] = trial
-        self._tell_started(trial)
-        return replace(self._tasks.trial(trial.number, trial.params), runs_to_end=True)
+        while (trial := self._held.next_chosen()) is not None:
+            task = self._tasks.trial(trial.number, trial.params)
+            self._tell_started(trial)
+            if (same := self._answers.get(task.identity)) is None:
+                self._running[trial.number] = trial
+                return replace(task, runs_to_end=True)
+            self._answer(trial, same)
+        return None
 
     def reported(self, task: TrialTask, report: EpochReport) -> None:
         """Write one epoch, all its metrics first: the study never knows more than the ledger."""
@@ -233,7 +235,7 @@ class StudySource:
             for excess in limit.excesses(report.quantities[name]).values()
         ]
 
-    def _answer(self, trial: optuna.Trial, task: TrialTask, same: int) -> None:
+    def _answer(self, trial: optuna.Trial, same: int) -> None:
         """Give a trial what trial ``same`` came to, which has trained the very same thing."""
         known = self._study.get_trials(deepcopy=False)[same]
         for name, value in {**known.user_attrs, ANSWERED_BY: same}.items():
