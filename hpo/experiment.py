@@ -39,7 +39,7 @@ from hpo.workspace import (
     open_workspace,
     storage_errors,
 )
-from storage import TestReading, requeue_running
+from storage import TestReading, requeue_running, search_end
 from trainables import BEST_WEIGHTS, PackedModel
 
 
@@ -76,7 +76,10 @@ def run_experiment(
             if recorded is not None and is_finished(
                 workspace := open_workspace(spec, places, recorded)
             ):
-                progress.say(f"experiment {spec.name!r} is finished: there is nothing left to do")
+                progress.say(
+                    f"experiment {spec.name!r} is finished: there is nothing left to do"
+                    + search_goes_on_with(workspace)
+                )
                 return workspace.outcome()
             progress.say(f"{spec.name}: starting Ray; results will be in {places.runs}")
             if recorded is not None:
@@ -169,6 +172,7 @@ def stages(
         workspace.spec,
         workspace.tasks,
         record_epoch=partial(ledger.put_epoch, experiment.id),
+        recorded_epochs=lambda number: ledger.epochs(experiment.id, number).get(number, []),
         record_fingerprint=None if is_known else partial(keep_fingerprint, workspace, progress),
         observers=[progress, tracker],
     )
@@ -179,6 +183,14 @@ def stages(
         yield retrain_task(
             winner_of(outcome), workspace.tasks, partial(keep_model, workspace, models)
         )
+
+
+def search_goes_on_with(workspace: Workspace) -> str:
+    """How to search on where a search ended early; empty where it did not."""
+    if (end := search_end(workspace.study)) is None:
+        return ""
+    lifted = f"-o budget.{end.by}=... or " if end.limit is not None else ""
+    return f" ({end.reason}; search on with {lifted}more trials: -o budget.n_trials=...)"
 
 
 def keep_fingerprint(

@@ -18,10 +18,10 @@ from hpo.places import Places
 from hpo.search import ask
 from hpo.spec import ExperimentSpec
 from trainables import TRAINABLES, DataError, Inspection, TrainableError, find_inspect
+from trainables.cnn.description import BYTES_PER_PARAMETER
 
 N_SAMPLED = 200
 """Random configs that stand for a search space."""
-BYTES_PER_PARAMETER = 4  # float32
 
 
 @dataclass(frozen=True, kw_only=True)

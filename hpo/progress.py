@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from hpo.results import params_text
+from hpo.search import ANSWERED_BY, is_spent_on
 from hpo.spec import ExperimentSpec
 from hpo.tasks import EpochReport
 from storage import is_infeasible
@@ -21,6 +22,7 @@ from storage import is_infeasible
 MAX_ROWS = 10
 COLOURS = {
     "RUNNING": "cyan",
+    "HELD BACK": "blue",
     "COMPLETE": "green",
     "PRUNED": "yellow",
     "FAIL": "red",
@@ -79,10 +81,10 @@ class RunProgress:
 
     def already_finished(self, trials: Sequence[FrozenTrial]) -> None:
         """Trials of an earlier start of the same experiment; those that have not ended are none."""
-        ended = [trial for trial in trials if trial.state.is_finished()]
-        for trial in ended:
-            self._remember_best(_Row(trial.number, "", trial.state.name, value=trial.value))
-        self._bar.update(self._task, completed=len(ended), best=self._best_text())
+        for trial in trials:
+            self._remember_best(_Row(trial.number, "", _state(trial), value=trial.value))
+        n_spent = sum(is_spent_on(trial, self._spec) for trial in trials)
+        self._bar.update(self._task, completed=n_spent, best=self._best_text())
 
     def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
         """A new row."""
@@ -94,21 +96,24 @@ class RunProgress:
         row.epoch, row.value = report.epoch, report.metrics[self._spec.objective.metric]
         row.seconds += report.seconds
 
+    def trial_held_back(self, number: int) -> None:
+        """The row waits."""
+        self._rows[number].state = "HELD BACK"
+
     def trial_ended(self, trial: FrozenTrial) -> None:
         """The row's end; off a terminal, its line."""
         row = self._rows[trial.number]
-        row.state, row.value = trial.state.name, trial.value
-        if is_infeasible(trial):
-            row.state = "INFEASIBLE"
+        row.state, row.value = _state(trial), trial.value
         self._remember_best(row)
-        self._bar.update(self._task, advance=1, best=self._best_text())
+        advance = int(is_spent_on(trial, self._spec))
+        self._bar.update(self._task, advance=advance, best=self._best_text())
         failure = self._failure_text(trial)
+        same = trial.user_attrs.get(ANSWERED_BY)
+        trained = f"after {row.epoch} epochs, {row.seconds:.1f} s"
+        how = trained if same is None else f"as trial {same}, not trained again"
         if not self._console.is_terminal:
             value = "" if row.value is None else f" {self._spec.objective.metric}={row.value:.4f}"
-            self.say(
-                f"trial {row.number:>3} {row.state:<8}{value} after {row.epoch} epochs, "
-                f"{row.seconds:.1f} s; {row.params}{failure}"
-            )
+            self.say(f"trial {row.number:>3} {row.state:<8}{value} {how}; {row.params}{failure}")
         elif failure:
             self.say(f"trial {row.number} failed{failure}")
 
@@ -154,3 +159,9 @@ class RunProgress:
                 row.params,
             )
         return Group(table, self._bar)
+
+
+def _state(trial: FrozenTrial) -> str:
+    """How a trial stands; one that was judged at all and breaks a constraint is infeasible."""
+    judged = trial.state in (TrialState.COMPLETE, TrialState.FAIL)
+    return "INFEASIBLE" if judged and is_infeasible(trial) else trial.state.name

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hpo.seeds import derive_seed
-from hpo.spec import ExperimentSpec
+from hpo.spec import ExperimentSpec, LimitSpec
 from trainables import LrRangeTest, PackedModel, TrialContext
 
-EPOCH, OBJECTIVE = "epoch", "objective"
+EPOCH, OBJECTIVE, NUMBER = "epoch", "objective", "trial_number"
 """Keys of a worker's result that Ray's schedulers read."""
+
+FailCause = Literal["infeasible", "nan", "timeout", "out_of_memory", "error"]
+"""Why a trial failed, for machines: what a sampler may learn from depends on it."""
 
 OUTPUT_FILE, TRACEBACK_FILE = "output.txt", "traceback.txt"
 """In a task's folder: what its trainable printed, and what it raised."""
@@ -25,18 +29,31 @@ class TrialTask:
     ``number`` is the trial's; ``seed_index`` counts its re-runs and is None in the search itself.
     With the purpose "finish" it is retrained on everything but the test set, and the model handed
     back; with "find_lr" nothing but its learning rates is looked at. With ``wants_fingerprint`` the
-    first report names the data.
+    first report names the data. Configs that break a limit on what is known beforehand are not
+    trained; ``time_limit_s`` ends a training at its next report. With ``runs_to_end`` no scheduler
+    is asked whether it goes on.
     """
 
     number: int
     seed_index: int | None = None
     purpose: Literal["train", "finish", "find_lr"] = "train"
     wants_fingerprint: bool = False
+    runs_to_end: bool = False
+    constraints: Mapping[str, LimitSpec] = field(default_factory=dict)
+    time_limit_s: float | None = None
     trainable: str
     import_paths: tuple[Path, ...]
     config: Mapping[str, Any]
     context: TrialContext
     metric: str
+
+    @property
+    def identity(self) -> str:
+        """Equal for two tasks that train one thing: same config, seed and budget of epochs.
+
+        What one of them came to answers the other: nothing is paid for twice.
+        """
+        return json.dumps([self.trainable, dict(self.config), self.context.max_epochs])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +68,7 @@ class EpochReport:
             None while the task goes on.
         fail_reason: what failed and where, in one line.
         fail_place: exception type and code line; equal for failures of one cause.
-        is_infeasible: the config was refused before any training.
+        fail_cause: the kind of failure; None while there is none.
         is_unfit: the data are missing or unreadable, whatever the config.
         traceback: of the user's exception.
         fingerprint: of the trainable's data, if the task asked for it.
@@ -67,7 +84,7 @@ class EpochReport:
     ending: Literal["complete", "failed"] | None = None
     fail_reason: str = ""
     fail_place: str = ""
-    is_infeasible: bool = False
+    fail_cause: FailCause | None = None
     is_unfit: bool = False
     traceback: str = ""
     fingerprint: str | None = None
@@ -75,6 +92,16 @@ class EpochReport:
     facts: Mapping[str, float] | None = None
     final_model: PackedModel | None = None
     lr_range_test: LrRangeTest | None = None
+
+    @property
+    def is_infeasible(self) -> bool:
+        """Whether the config was refused before any training."""
+        return self.fail_cause == "infeasible"
+
+    @property
+    def quantities(self) -> Mapping[str, float]:
+        """What constraints may name: facts known before the training, and the metrics."""
+        return {**(self.facts or {}), **self.metrics}
 
 
 class TaskSource(Protocol):
@@ -131,7 +158,13 @@ def worker_died(task: TrialTask) -> EpochReport:
     """The report that a dead worker could not send."""
     reason = f"the worker process of trial {task.number} died; out of memory is the usual cause"
     return EpochReport(
-        epoch=0, metrics={}, seconds=0.0, ending="failed", fail_reason=reason, fail_place="worker"
+        epoch=0,
+        metrics={},
+        seconds=0.0,
+        ending="failed",
+        fail_reason=reason,
+        fail_place="worker",
+        fail_cause="out_of_memory",
     )
 
 
@@ -146,8 +179,16 @@ class TaskFactory:
 
     def trial(self, number: int, params: Mapping[str, Any]) -> TrialTask:
         """Trial ``number`` of the search."""
-        seed = derive_seed(self.spec.seed, number, "trial")
-        return self._task(number, params, seed, self.trial_folder(number))
+        spec = self.spec
+        seed_number = 0 if spec.trial_seed == "common" else number
+        seed = derive_seed(spec.seed, seed_number, "trial")
+        task = self._task(number, params, seed, self.trial_folder(number))
+        return replace(
+            task,
+            constraints=spec.constraints,
+            time_limit_s=spec.budget.trial_time_limit_s,
+            context=replace(task.context, wanted=tuple(spec.constraints)),
+        )
 
     def rerun(self, number: int, params: Mapping[str, Any], seed_index: int) -> TrialTask:
         """Trial ``number`` once more on a fresh seed, which all finalists share."""

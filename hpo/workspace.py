@@ -23,6 +23,8 @@ from hpo.provenance import git_commit, versions
 from hpo.results import Outcome, read_outcome
 from hpo.search import (
     awaits_lr_range,
+    is_over,
+    n_spent,
     n_trials_of,
     narrowed,
     opening_of,
@@ -39,7 +41,6 @@ from storage import (
     LrRangeRecord,
     create_study,
     database_exists,
-    n_finished,
     open_engine,
     open_optuna_storage,
     shown_url,
@@ -48,7 +49,16 @@ from storage import (
 from trainables import LR
 
 # What may differ when an experiment goes on: it changes how much and where, not what is searched.
-LAWFUL_CHANGES = ("budget.n_trials", "budget.time_limit_s", "resources.", "concurrency")
+LAWFUL_CHANGES = (
+    "budget.n_trials",
+    "budget.time_limit_s",
+    "budget.target_value",
+    "budget.patience_trials",
+    "budget.terminator",
+    "budget.trial_time_limit_s",
+    "resources.",
+    "concurrency",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +114,9 @@ def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> Experi
         return None
     recorded = with_lawful_changes(recorded, spec, ledger.lr_range(recorded.id))
     if not resume:
-        study = _study(spec, storage)
+        n_done = n_spent(_study(spec, storage).get_trials(deepcopy=False), spec)
         raise UsageError(
-            f"experiment {spec.name!r} exists: {n_finished(study)} of {n_trials_of(spec)} trials "
+            f"experiment {spec.name!r} exists: {n_done} of {n_trials_of(spec)} trials "
             f"are finished. Go on with --resume, or begin another: -o name={spec.name}-2"
         )
     return recorded
@@ -278,9 +288,9 @@ def with_lawful_changes(
 
 
 def is_finished(workspace: Workspace) -> bool:
-    """Whether the budget is spent and everything after the search is done, too."""
-    is_spent = n_finished(workspace.study) >= n_trials_of(workspace.spec)
-    return is_spent and workspace.experiment.finished_at is not None
+    """Whether the search is over and everything after it is done, too."""
+    is_done = workspace.experiment.finished_at is not None
+    return is_done and is_over(workspace.study, workspace.spec)
 
 
 def finished(workspace: Workspace) -> Workspace:

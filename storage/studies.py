@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import optuna
@@ -13,6 +15,7 @@ from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
 
 _SAMPLER_KEY = "hpo:sampler"
+_SEARCH_END_KEY = "search_end"
 
 
 def create_study(
@@ -79,21 +82,57 @@ def put_intermediate_value(trial: optuna.Trial, epoch: int, value: float) -> Non
     trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
 
 
-def mark_infeasible(trial: optuna.Trial) -> None:
-    """Record that a trial's params break a constraint, where Optuna's samplers look for it."""
-    trial.storage.set_trial_system_attr(trial._trial_id, _CONSTRAINTS_KEY, (1.0,))
+def put_constraints(trial: optuna.Trial, excesses: Sequence[float]) -> None:
+    """Record how far a running trial is beyond each of its constraints; above 0 is broken.
+
+    In Optuna's old list: its samplers read both forms, optuna-dashboard 0.21 reads this one alone.
+    """
+    trial.storage.set_trial_system_attr(trial._trial_id, _CONSTRAINTS_KEY, list(excesses))
+
+
+def constraints_of(trial: FrozenTrial) -> tuple[float, ...]:
+    """What `put_constraints` recorded; empty if nothing."""
+    return tuple(trial.system_attrs.get(_CONSTRAINTS_KEY, ()))
 
 
 def is_infeasible(trial: FrozenTrial) -> bool:
-    """Whether `mark_infeasible` was said of it."""
-    return any(constraint > 0 for constraint in trial.system_attrs.get(_CONSTRAINTS_KEY, ()))
+    """Whether a trial breaks a constraint."""
+    return any(excess > 0 for excess in constraints_of(trial))
+
+
+def was_refused(trial: FrozenTrial) -> bool:
+    """Whether a trial was infeasible before any training, so that it has cost nothing."""
+    return trial.state == TrialState.FAIL and is_infeasible(trial)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchEnd:
+    """Why a search ended before its budget was spent.
+
+    Attributes:
+        by: the condition, e.g. "patience_trials".
+        limit: its value when it ended the search; None if it has none.
+        reason: in words.
+        n_trials: the budget at that time.
+    """
+
+    by: str
+    limit: float | bool | None
+    reason: str
+    n_trials: int
+
+
+def put_search_end(study: Study, end: SearchEnd | None) -> None:
+    """Record why a search ended, or that it goes on."""
+    study.set_user_attr(_SEARCH_END_KEY, None if end is None else asdict(end))
+
+
+def search_end(study: Study) -> SearchEnd | None:
+    """Why the search ended early; None if it did not."""
+    recorded = study.user_attrs.get(_SEARCH_END_KEY)
+    return None if recorded is None else SearchEnd(**recorded)
 
 
 def count_states(study: Study) -> Counter[str]:
     """How many trials are in each state, by Optuna's names: COMPLETE, PRUNED, FAIL, ..."""
     return Counter(trial.state.name for trial in study.get_trials(deepcopy=False))
-
-
-def n_finished(study: Study) -> int:
-    """How much of the budget is spent: trials that are COMPLETE, PRUNED or FAIL."""
-    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))

@@ -7,8 +7,10 @@ import io
 import logging
 import math
 import sys
+import warnings
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -104,7 +106,35 @@ def test_optuna_and_mlflow_cannot_share_a_database(tmp_path: Path) -> None:
         mlflow.MlflowClient(tracking_uri=url).search_experiments()
 
 
+def test_optuna_reads_constraints_that_stand_in_the_old_list() -> None:
+    """optuna-dashboard 0.21 reads no other, so this is where ours are written."""
+    study = optuna.create_study()
+    trial = study.ask(X)
+    trial.storage.set_trial_system_attr(trial._trial_id, "constraints", [-1.0, 2.0])
+    study.tell(trial, 0.0)
+    assert study.trials[0].constraints == {"0": -1.0, "1": 2.0}
+
+
+def test_the_evaluators_of_the_terminator_are_there_without_a_word_of_going() -> None:
+    """`Terminator` itself is deprecated since 4.9 and goes with 6.0."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        evaluator = optuna.terminator.EMMREvaluator(seed=0)
+        optuna.terminator.MedianErrorEvaluator(evaluator)
+    with pytest.warns(FutureWarning, match="6.0.0"):
+        optuna.terminator.Terminator()
+
+
 # --- Ray ---
+
+
+def test_ashas_own_brackets_are_drawn_from_the_global_generator() -> None:
+    """Hence hyperband has brackets of our own, chosen by the number of the trial."""
+    asha = ASHAScheduler("epoch", "loss", "min", max_t=9, reduction_factor=3, brackets=3)
+    before = np.random.get_state()[2]
+    asha.on_trial_add(None, Trial("any"))
+    assert np.random.get_state()[2] != before
 
 
 def test_asha_does_not_stop_a_trial_that_reports_nan() -> None:

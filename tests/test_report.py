@@ -20,16 +20,20 @@ from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 from selenium.webdriver import Chrome
 
-from hpo.results import REPORT_FILE, Outcome, read_outcome, write_report
+from hpo.results import REPORT_FILE, Outcome, figures, read_outcome, write_report
+from hpo.results.summary import trials_line
 from storage import (
     ExperimentRecord,
     ExportRecord,
     Ledger,
     RerunRecord,
+    SearchEnd,
     TestReading,
     create_study,
     open_engine,
+    put_constraints,
     put_intermediate_value,
+    put_search_end,
 )
 
 HOSTILE = "<script>document.title=1</script>"
@@ -364,3 +368,31 @@ def test_a_browser_draws_every_plot_offline(finished: Sample, browser: Chrome) -
     )
     assert HOSTILE[:23] + "…" in texts
     assert CHOICE[:23] + "…" in texts
+
+
+def test_infeasible_trials_are_shown_as_such_and_are_no_incumbent(
+    begin: Callable[..., Sample],
+) -> None:
+    sample = begin()
+    sample.trial(0.7, 0.8)
+    trial = sample.study.ask(DISTRIBUTIONS)
+    put_constraints(trial, [-1.0, 0.5])
+    sample.study.tell(trial, 0.9)
+    sample.trial(state=TrialState.FAIL, fail_reason="took 9 s", fail_cause="timeout")
+    sample.trial(state=TrialState.FAIL, fail_reason="nan", fail_cause="nan")
+    sample.trial(state=TrialState.FAIL, fail_reason="inf", fail_cause="nan")
+    end = SearchEnd(by="target_value", limit=0.8, reason="trial 0 reached it", n_trials=9)
+    put_search_end(sample.study, end)
+    outcome, page = sample.outcome(), sample.page()
+    assert [finalist.number for finalist in outcome.finalists] == [0]
+    assert "maximum of 1 COMPLETE trials that keep the constraints" in page
+    assert "1 COMPLETE trials are infeasible" in page
+    assert "Causes of FAIL: 2 nan, 1 timeout." in page
+    assert "The search ended early: trial 0 reached it." in page
+    history = figures.history_figure(outcome, sample.study)
+    incumbent, values, beyond = history.data
+    assert [list(trace.y) for trace in (values, beyond)] == [[0.8], [0.9]]
+    assert max(incumbent.y) == 0.8
+    line = trials_line(outcome)
+    assert "2 complete (1 of them infeasible), 0 pruned, 3 failed)" in line
+    assert line.endswith("; ended early: trial 0 reached it")

@@ -335,6 +335,57 @@ def test_a_grid_ends_with_its_last_cell(user: Shell) -> None:
     assert len(cells) == len(set(cells)) == 6
 
 
+SIZES = """
+def train(config, trial):
+    for epoch in range(1, 4):
+        yield {"score": config["size"] - 1 / epoch, "memory": 3 * config["size"]}
+
+def constraints(config, trial):
+    return {"weights": config["size"] ** 2}
+"""
+LIMITED = """
+name: limited
+trainable: sizes:train
+objective: {metric: score, direction: maximize}
+search_space: {size: {type: int, low: 1, high: 5}}
+sampler: random
+trial_seed: common
+scheduler: {name: one_epoch_top_k, k: 6}
+constraints: {weights: {max: 16}, memory: {max: 10}}
+budget: {n_trials: 8, max_epochs: 3, target_value: 2.6}
+concurrency: 2
+finalists: {k: 2, n_seeds: 2}
+"""
+
+
+def test_a_search_ends_at_its_target_within_its_constraints_and_stays_ended(user: Shell) -> None:
+    """Of sizes 1 to 5, 5 is refused, 4 too large as it turns out; 3 is what was wanted."""
+    user.write("sizes.py", SIZES)
+    user.write("limited.yaml", LIMITED)
+    done = user.hpo("run", "limited.yaml")
+    assert done.returncode == 0, done.stderr
+    trials = study_of(user, "limited").trials
+    by_size = {size: [t for t in trials if t.params["size"] == size] for size in range(1, 6)}
+    assert {t.user_attrs.get("fail_cause") for t in by_size[5]} <= {"infeasible"}
+    assert len(trials) - len(by_size[5]) == 8
+    best = [t for t in by_size[3] if t.state == TrialState.COMPLETE]
+    assert best
+    assert all(len(t.intermediate_values) == 3 for t in best)
+    assert not {t.state for t in trials} & {TrialState.RUNNING, TrialState.WAITING}
+    reached = "reached target_value=2.6"
+    assert reached in done.stdout
+    assert "params   size=3" in done.stdout
+    again = user.hpo("run", "limited.yaml", "--resume")
+    assert reached in again.stderr
+    assert "-o budget.target_value=..." in again.stderr
+    assert len(study_of(user, "limited").trials) == len(trials)
+    on = user.hpo("run", "limited.yaml", "--resume", "-obudget={n_trials: 10, max_epochs: 3}")
+    assert on.returncode == 0, on.stderr
+    spent = [t for t in study_of(user, "limited").trials if t.params["size"] < 5]
+    assert len(spent) == 10
+    assert "ended early" not in on.stdout
+
+
 @pytest.mark.usefixtures("ray_address")
 def test_the_trainable_in_the_readme_runs_as_it_stands_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

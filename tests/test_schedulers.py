@@ -18,15 +18,26 @@ from ray.tune.schedulers import TrialScheduler
 from test_samplers import name_of
 
 from hpo.search import SCHEDULERS, build_scheduler
+from hpo.search.schedulers import bracket_graces, bracket_order
 from hpo.spec import ExperimentSpec, SchedulerSpec, parse_spec
-from hpo.tasks import EPOCH, OBJECTIVE
+from hpo.tasks import EPOCH, NUMBER, OBJECTIVE
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 MAX_EPOCHS = 4
-KEYS = {"asha": {"reduction_factor": 2}, "median": {"min_trials": 2}, "none": {}}
+KEYS = {
+    "asha": {"reduction_factor": 2},
+    "hyperband": {"reduction_factor": 2},
+    "median": {"min_trials": 2},
+    "none": {},
+    "one_epoch_top_k": {},
+}
 """What the tests set unless they say otherwise; ASHA's rungs are then at epochs 1, 2 and 4."""
 
 every_scheduler = pytest.mark.parametrize("name", sorted(map(name_of, SCHEDULERS)))
+every_judging_scheduler = pytest.mark.parametrize(
+    "name", sorted(set(map(name_of, SCHEDULERS)) - {"one_epoch_top_k"})
+)
+"""All that judge a trial while it runs: one_epoch_top_k stops all, and chooses among them later."""
 both_directions = pytest.mark.parametrize("direction", ["minimize", "maximize"])
 
 
@@ -47,18 +58,27 @@ class BusyRay:
 
 
 def run(
-    scheduler: TrialScheduler, name: str, curve: Sequence[float], *, fails: bool = False
+    scheduler: TrialScheduler,
+    name: str,
+    curve: Sequence[float],
+    *,
+    fails: bool = False,
+    number: int = 0,
 ) -> tuple[list[str], TrialState]:
     """Show a scheduler a trial as Ray does; returns its decisions and how the trial ended.
 
     Ray asks for a decision after each report but one that ends the trial by itself, and hands the
     last report of every trial to `on_trial_complete`, of a stopped one too. The last report of a
-    trial that fails repeats its last epoch and has no value.
+    trial that fails repeats its last epoch and has no value. ``number`` is that of the trial, and
+    with it hyperband's bracket; that of 0 has its rungs where ASHA has them.
     """
     ray, trial, decisions = BusyRay(), Trial(name), []
-    results = [{EPOCH: epoch, OBJECTIVE: value} for epoch, value in enumerate(curve, start=1)]
+    results = [
+        {EPOCH: epoch, OBJECTIVE: value, NUMBER: number}
+        for epoch, value in enumerate(curve, start=1)
+    ]
     if fails:
-        results.append({EPOCH: len(curve), OBJECTIVE: math.nan})
+        results.append({EPOCH: len(curve), OBJECTIVE: math.nan, NUMBER: number})
     scheduler.on_trial_add(ray, trial)
     for result in results[:-1]:
         decisions.append(scheduler.on_trial_result(ray, trial, result))
@@ -92,7 +112,7 @@ def test_every_scheduler_a_spec_can_name_has_a_builder() -> None:
     assert set(get_args(get_args(SchedulerSpec)[0])) == set(SCHEDULERS)
 
 
-@every_scheduler
+@every_judging_scheduler
 @both_directions
 def test_a_trial_better_than_all_before_goes_on(name: str, direction: str) -> None:
     scheduler = build_scheduler(spec_with(name, direction))
@@ -101,7 +121,7 @@ def test_a_trial_better_than_all_before_goes_on(name: str, direction: str) -> No
         assert state == TrialState.COMPLETE
 
 
-@every_scheduler
+@every_judging_scheduler
 @both_directions
 @pytest.mark.parametrize("grace_epochs", [1, 2])
 def test_a_clearly_worse_trial_is_stopped_after_its_grace_epochs_by_all_but_none(
@@ -163,7 +183,7 @@ def test_a_trial_goes_on_or_stops_and_is_never_paused(
     decided = {
         decision
         for number, curve in enumerate(histories)
-        for decision in run(scheduler, str(number), curve)[0]
+        for decision in run(scheduler, str(number), curve, number=number)[0]
     }
     assert decided <= ({CONTINUE} if name == "none" else {CONTINUE, STOP})
 
@@ -182,7 +202,7 @@ def test_a_scheduler_rebuilt_from_the_study_decides_as_the_one_that_saw_it_live(
     spec = spec_with(name, direction)
     live, study = build_scheduler(spec), optuna.create_study(direction=direction)
     for number, (curve, fails) in enumerate(trials):
-        decisions, state = run(live, str(number), curve, fails=fails and some_fail)
+        decisions, state = run(live, str(number), curve, fails=fails and some_fail, number=number)
         reported = curve[: len(decisions)] if state == TrialState.PRUNED else curve
         study.add_trial(
             optuna.trial.create_trial(
@@ -191,5 +211,52 @@ def test_a_scheduler_rebuilt_from_the_study_decides_as_the_one_that_saw_it_live(
                 intermediate_values=dict(enumerate(reported, start=1)),
             )
         )
-    rebuilt = build_scheduler(spec, study.trials)
-    assert run(rebuilt, "new", new) == run(live, "new", new)
+    rebuilt, number = build_scheduler(spec, study.trials), len(trials)
+    assert run(rebuilt, "new", new, number=number) == run(live, "new", new, number=number)
+
+
+def test_one_epoch_top_k_stops_every_trial_after_its_first_epochs() -> None:
+    scheduler = build_scheduler(spec_with("one_epoch_top_k", epochs=2))
+    for goodness in (5, 9, 0):
+        decisions, _ = run(scheduler, str(goodness), flat("minimize", goodness))
+        assert decisions == [CONTINUE, STOP]
+
+
+def test_each_bracket_of_hyperband_waits_longer_and_knows_its_own_trials_alone() -> None:
+    """Rungs of bracket s begin at 2**s epochs; bracket 2 of 4 epochs has none to stop at."""
+    spec = spec_with("hyperband")
+    order = bracket_order(3, 2)
+    for bracket, decisions in enumerate([[STOP], [CONTINUE, STOP], [CONTINUE] * 3]):
+        number = order.index(bracket)
+        scheduler = build_scheduler(spec)
+        for other in range(3):
+            run(
+                scheduler,
+                f"best of bracket {other}",
+                flat("minimize", 9),
+                number=order.index(other),
+            )
+        assert run(scheduler, "worse", flat("minimize", 0), number=number)[0] == decisions
+        alone = build_scheduler(spec)
+        for other in {0, 1, 2} - {bracket}:
+            run(alone, f"best of bracket {other}", flat("minimize", 9), number=order.index(other))
+        assert run(alone, "worse", flat("minimize", 0), number=number)[1] == TrialState.COMPLETE
+
+
+def test_hyperband_gives_its_brackets_the_trials_of_the_paper() -> None:
+    """Li et al. 2018, algorithm 1, line 3, for R = 81 and eta = 3: ceil(5 / (s + 1) * 3**s)."""
+    assert bracket_graces(1, 3, 81) == [1, 3, 9, 27, 81]
+    order = bracket_order(5, 3)
+    assert [order.count(bracket) for bracket in range(5)] == [81, 34, 15, 8, 5]
+
+
+@given(n_brackets=st.integers(1, 5), reduction_factor=st.integers(2, 4), part=st.floats(0, 1))
+def test_the_brackets_are_mixed_from_the_first_trial_on(
+    n_brackets: int, reduction_factor: int, part: float
+) -> None:
+    """However few trials a search has, each bracket has its share of them, less than two off."""
+    order = bracket_order(n_brackets, reduction_factor)
+    first = order[: round(part * len(order))]
+    for bracket in range(n_brackets):
+        share = order.count(bracket) / len(order)
+        assert abs(first.count(bracket) - share * len(first)) < 2

@@ -100,6 +100,7 @@ def test_a_dead_worker_is_a_failure_with_a_reason(source: MakeSource, study: opt
     search.ended(take(search), None)
     assert study.trials[0].state == TrialState.FAIL
     assert "worker process" in study.trials[0].user_attrs["fail_reason"]
+    assert study.trials[0].user_attrs["fail_cause"] == "out_of_memory"
 
 
 def test_the_budget_counts_every_trial_that_ended_or_runs(source: MakeSource) -> None:
@@ -166,7 +167,7 @@ def test_infeasible_configs_are_recorded_as_such_and_stop_nothing(
 ) -> None:
     search = source("budget.n_trials=20")
     failure = report(
-        0, 0.0, ending="failed", fail_place="infeasible", fail_reason="no", is_infeasible=True
+        0, 0.0, ending="failed", fail_place="no", fail_reason="no", fail_cause="infeasible"
     )
     for _ in range(6):
         search.ended(take(search), failure)

@@ -100,7 +100,7 @@ BAD_SPECS = [
         "did you mean 'random'?", "Known: gp, grid, random, tpe"),
     bad("unknown sampler in short", "{name: random}", "»tpee", "'tpee'", "did you mean 'tpe'?"),
     bad("unknown scheduler", "name: asha", "name: »ahsa", "scheduler.name", "'ahsa'",
-        "did you mean 'asha'?", "Known: asha, median, none"),
+        "did you mean 'asha'?", "Known: asha, hyperband, median, none, one_epoch_top_k"),
     bad("unknown trainable", ": analytic", ": »analytc", "trainable", "'analytc'",
         "did you mean 'analytic'?", "Known: analytic, cnn", "my_module:train"),
     bad("trainable in no module", ": analytic", ": »no_such_module:train", "no_such_module.py"),
@@ -116,6 +116,30 @@ BAD_SPECS = [
         "asha needs `max_epochs`"),
     bad("grace beyond the budget", "name: asha", "name: asha, grace_epochs: »5",
         "scheduler.grace_epochs", "must not exceed budget.max_epochs=4", "got 5"),
+    bad("hyperband without max_epochs", "asha}\nbudget: {n_trials: 6, max_epochs: 4}",
+        "hyperband}\nbudget: »{n_trials: 6}", "budget", "hyperband needs `max_epochs`"),
+    bad("more to finish than trials", "name: asha", "name: one_epoch_top_k, k: »7", "scheduler.k",
+        "must not exceed budget.n_trials=6", "got 7"),
+    bad("more to finish than trials by default",
+        "scheduler: {name: asha}\nbudget: {n_trials: 6",
+        "scheduler: »one_epoch_top_k\nbudget: {n_trials: 4",
+        "scheduler", "`k` must not exceed budget.n_trials=4", "got 5"),
+    bad("first epochs that are all", "name: asha", "name: one_epoch_top_k, epochs: »4",
+        "scheduler.epochs", "must be < budget.max_epochs=4", "got 4"),
+    bad("patience where nothing improves", "asha}\nbudget: {n_trials: 6",
+        "one_epoch_top_k}\nbudget: {patience_trials: »3, n_trials: 6", "budget.patience_trials",
+        "one_epoch_top_k", "finishes none"),
+    bad("constraint on nothing known", "budget:", "constraints: {los: »{max: 1}}\nbudget:",
+        "constraints.los: unknown quantity of 'analytic'", "did you mean 'loss'?", "Known: loss"),
+    bad("constraint without an end", "budget:", "constraints: {loss: »{}}\nbudget:",
+        "constraints.loss: give `max`, `min` or both"),
+    bad("constraint that nothing keeps", "budget:",
+        "constraints: {loss: {min: »2, max: 1}}\nbudget:", "constraints.loss.min",
+        "must not exceed `max`, which is 1.0", "got 2.0"),
+    bad("terminator that never judges", "n_trials: 6", "terminator: »true, n_trials: 30",
+        "budget.terminator", "after 30 COMPLETE trials", "n_trials=30", "got True"),
+    bad("unknown trial seed", "budget:", "trial_seed: »each\nbudget:", "trial_seed",
+        "'per_trial' or 'common'", "got 'each'"),
     pytest.param(
         SPEC.replace("random", "grid").replace("x1: {", "x1: »{"),
         ("search_space.x1", "grid needs a finite number of values", "`step`",
@@ -435,6 +459,11 @@ def opening_of_all(space: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def limits(draw: st.DrawFn) -> dict[str, float]:
+    low, high = sorted(draw(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=2)))
+    return draw(st.sampled_from([{"min": low}, {"max": high}, {"min": low, "max": high}]))
+
+
 @st.composite
 def specs(draw: st.DrawFn) -> ExperimentSpec:
     """Any valid spec of a user's trainable."""
@@ -451,6 +480,7 @@ def specs(draw: st.DrawFn) -> ExperimentSpec:
         {"name": "none"},
         {"name": "median", "min_trials": draw(st.integers(1, 9))},
         {"name": "asha", "grace_epochs": draw(st.integers(1, max_epochs))},
+        {"name": "hyperband", "grace_epochs": draw(st.integers(1, max_epochs))},
     ]
     return ExperimentSpec.model_validate(
         {
@@ -471,7 +501,11 @@ def specs(draw: st.DrawFn) -> ExperimentSpec:
                 "n_trials": draw(st.integers(1, 10**6)),
                 "max_epochs": max_epochs,
                 "time_limit_s": draw(st.none() | st.floats(1e-3, 1e9)),
+                "target_value": draw(st.none() | st.floats(-1e9, 1e9)),
+                "patience_trials": draw(st.none() | st.integers(1, 99)),
             },
+            "trial_seed": draw(st.sampled_from(["per_trial", "common"])),
+            "constraints": draw(st.dictionaries(texts, limits(), max_size=2)),
             "resources": {"cpu": draw(st.sampled_from([0.25, 1, 4])), "gpu": 0.5},
             "concurrency": draw(st.none() | st.integers(1, 64)),
         }

@@ -25,14 +25,16 @@ from storage import (
     ExportRecord,
     Ledger,
     RerunRecord,
+    SearchEnd,
     TestReading,
     count_states,
     create_study,
-    n_finished,
     open_engine,
     open_optuna_storage,
     put_intermediate_value,
+    put_search_end,
     requeue_running,
+    search_end,
     study_exists,
 )
 
@@ -327,14 +329,15 @@ def test_a_trial_that_has_ended_is_not_requeued(study: optuna.Study) -> None:
         study.tell(study.ask(SPACE), 1.0 if state == TrialState.COMPLETE else None, state)
     assert requeue_running(study) == []
     assert count_states(study) == {"COMPLETE": 1, "PRUNED": 1, "FAIL": 1}
-    assert n_finished(study) == 3
 
 
-def test_running_and_waiting_trials_spend_no_budget(study: optuna.Study) -> None:
-    study.ask(SPACE)
-    assert n_finished(study) == 0
-    requeue_running(study)
-    assert n_finished(study) == 0
+def test_the_end_of_a_search_reads_back_until_it_is_struck(study: optuna.Study) -> None:
+    assert search_end(study) is None
+    end = SearchEnd(by="patience_trials", limit=4, reason="no improvement", n_trials=9)
+    put_search_end(study, end)
+    assert search_end(study) == end
+    put_search_end(study, None)
+    assert search_end(study) is None
 
 
 def test_a_value_of_an_epoch_that_is_trained_again_replaces_the_first(study: optuna.Study) -> None:

@@ -233,6 +233,39 @@ def test_a_failure_has_its_reason_and_keeps_the_last_whole_epoch(
     assert re.search(words, last.fail_reason)
 
 
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        ("yield float('nan')", "nan"),
+        ("raise FloatingPointError('diverged')", "nan"),
+        ("import math; math.exp(1e9)", "nan"),
+        ("raise MemoryError", "out_of_memory"),
+        ("import torch; raise torch.OutOfMemoryError('CUDA out of memory')", "out_of_memory"),
+        ("import torch; torch.empty(2**59)", "out_of_memory"),
+        ("raise ValueError", "error"),
+        ("yield {'accuracy': 1}", "error"),
+        ("1 / 0", "error"),
+    ],
+)
+def test_a_failure_has_a_cause_for_machines(
+    end: str, cause: str, drive: Callable[..., list[EpochReport]]
+) -> None:
+    *_, last = drive(f"def train(config, trial):\n    {end}\n    yield")
+    assert (last.ending, last.fail_cause) == ("failed", cause)
+
+
+@pytest.mark.parametrize("n_epochs", [1, 3])
+def test_a_training_beyond_its_time_limit_fails_at_its_next_report(
+    n_epochs: int, write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Also at its last one: a config that cannot be trained within the limit has failed."""
+    task = task_of(write_module(STEPS), tmp_path, time_limit_s=1e-9)
+    task = replace(task, context=replace(task.context, max_epochs=n_epochs))
+    report = TrialDrive(task).next_report()
+    assert (report.ending, report.fail_cause, report.epoch) == ("failed", "timeout", 0)
+    assert "for 1 epochs; budget.trial_time_limit_s=1e-09" in report.fail_reason
+
+
 def test_a_trainable_that_yields_nothing_has_failed(
     drive: Callable[..., list[EpochReport]],
 ) -> None:

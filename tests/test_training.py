@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from hpo.execution import TrialDrive
 from hpo.tasks import TrialTask
-from trainables import BEST_WEIGHTS, FinalModel, TrialContext, pack
+from trainables import BEST_WEIGHTS, TRAINABLES, FinalModel, TrialContext, pack
 from trainables.cnn.build import Network
 from trainables.cnn.config import CnnConfig, CnnConfigError
 from trainables.cnn.description import constraints, network_for
@@ -514,7 +514,22 @@ def test_unknown_names_wrong_types_and_bad_values_are_listed_together() -> None:
 
 def test_what_is_known_of_a_config_before_training_are_its_costs(tmp_path: Path) -> None:
     known = constraints({"filters": 4, "depth": 1}, context(tmp_path))
-    assert known == {"n_parameters": 36 + 8 + 50, "multiply_adds": 8 * 8 * 36 + 40}
+    assert known == {
+        "n_parameters": 36 + 8 + 50,
+        "size_mb": 4 * (36 + 8 + 50) / 1e6,
+        "multiply_adds": 8 * 8 * 36 + 40,
+    }
+
+
+def test_latency_is_measured_if_it_is_wanted_and_leaves_the_generator_alone(
+    tmp_path: Path,
+) -> None:
+    before = torch.get_rng_state()
+    wanting = replace(context(tmp_path), wanted=("latency_ms",))
+    known = constraints({"filters": 4, "depth": 1}, wanting)
+    assert set(known) == set(TRAINABLES["cnn"].facts)
+    assert known["latency_ms"] > 0
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_network_deeper_than_its_image_is_infeasible(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ same module, may stand
   call of ``constraints`` before;
 - ``constraints(config, trial) -> Mapping[str, float]``: what is known before any training, e.g. the
   number of parameters; a ValueError says that the config cannot be built, or asks of its data
-  what they cannot give, and costs nothing.
+  what they cannot give, and costs nothing. A spec may limit these quantities, and any metric.
+
+Whoever finds that a training has diverged raises a `FloatingPointError`: samplers are told so.
 
 Whoever finds the data missing or unreadable raises a `DataError`, which ends the search, not the
 trial.
@@ -54,6 +56,8 @@ class TrialContext:
         threads: how many CPU threads the trial may keep busy, at least 1.
         max_epochs: the budget of one trial; None if the spec sets none.
         data_dir: where data sets lie or may be downloaded to.
+        wanted: names of quantities that somebody wants to know of the config; what takes time to
+            measure is measured only if it stands here.
     """
 
     seed: int
@@ -62,6 +66,7 @@ class TrialContext:
     threads: int = 1
     max_epochs: int | None = None
     data_dir: Path = Path("data")
+    wanted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

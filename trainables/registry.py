@@ -32,6 +32,7 @@ class TrainableInfo:
         target: "package.module:function".
         metrics: what it may yield after each epoch; the data decide.
         config_keys: the hyperparameters it understands.
+        facts: what its ``constraints`` know of a config before any training.
         inspect: "package.module:function" that describes the network of a config, without torch;
             empty if there is no network.
         value_problem: says what is wrong with the value of a hyperparameter; "" if nothing is.
@@ -41,6 +42,7 @@ class TrainableInfo:
     target: str
     metrics: tuple[str, ...]
     config_keys: tuple[str, ...]
+    facts: tuple[str, ...] = ()
     inspect: str = ""
     value_problem: Callable[[str, Any], str] = lambda _key, _value: ""
     finds_lr: bool = False
@@ -56,6 +58,7 @@ TRAINABLES: dict[str, TrainableInfo] = {
         target="trainables.cnn.trainable:train",
         metrics=("train_loss", "val_loss", "val_accuracy", "val_r2", "val_iou"),
         config_keys=tuple(CnnConfig.model_fields),
+        facts=("n_parameters", "multiply_adds", "size_mb", "latency_ms"),
         inspect="trainables.cnn.description:inspect",
         value_problem=partial(value_problem, CnnConfig),
         finds_lr=True,

@@ -8,7 +8,7 @@ from typing import Any
 from ray import tune
 
 from hpo.execution.drive import TrialDrive
-from hpo.tasks import EPOCH, OBJECTIVE, TrialTask
+from hpo.tasks import EPOCH, NUMBER, OBJECTIVE, TrialTask
 
 TASK = "task"
 """Key of a Ray trial's config that holds its `TrialTask`."""
@@ -35,6 +35,7 @@ class TrialActor(tune.Trainable):
         return {
             REPORT: report,
             EPOCH: report.epoch,
+            NUMBER: self._number,
             # NaN for a failed trial: Ray's median rule needs the key and passes over NaN.
             OBJECTIVE: report.metrics.get(self._metric, math.nan)
             if report.ending != "failed"
@@ -47,5 +48,5 @@ class TrialActor(tune.Trainable):
         self._drive.close()
 
     def _take(self, task: TrialTask) -> None:
-        self._metric = task.metric
+        self._metric, self._number = task.metric, task.number
         self._drive = TrialDrive(task)

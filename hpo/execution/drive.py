@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, TrialTask
+from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, FailCause, TrialTask
 from trainables import DataError, LrRangeTest, Trainable, find_trainable, pack
 
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<frozen ")
@@ -23,8 +23,16 @@ class ReportError(ValueError):
     """A trainable yielded something that is no set of metrics, or lacks the objective."""
 
 
+class NotFiniteError(ReportError):
+    """A trainable yielded NaN or infinity where a number decides."""
+
+
 class InfeasibleConfigError(Exception):
-    """The trainable's ``constraints`` refused a config; it is not trained."""
+    """A config is refused before it is trained; ``place`` is equal for refusals of one cause."""
+
+    def __init__(self, message: str, place: str) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class TrialDrive:
@@ -37,6 +45,8 @@ class TrialDrive:
         self._fingerprint: str | None = None
         self._warnings: tuple[str, ...] = ()
         self._facts: Mapping[str, float] | None = None
+        self._seconds = 0.0
+        """Of all epochs so far."""
 
     def next_report(self) -> EpochReport:
         """Train one epoch more and report it."""
@@ -53,17 +63,22 @@ class TrialDrive:
             return self._ended_by_itself()
         except (Exception, SystemExit) as error:  # noqa: BLE001  it is the trial's end, with reason
             return self._failed(error, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        self._seconds += seconds
+        limit_s = self._task.time_limit_s
+        if limit_s is not None and self._seconds > limit_s:
+            return self._timed_out(limit_s, seconds)
         self._last = EpochReport(
             epoch=self._last.epoch + 1,
             metrics=metrics,
-            seconds=time.perf_counter() - start,
+            seconds=seconds,
             fingerprint=self._fingerprint,
             warnings=self._warnings,
             facts=self._facts,
         )
         if self._last.epoch == self._task.context.max_epochs:
             self.close()
-            return replace(self._last, ending="complete")
+            return self._complete()
         return self._last
 
     def close(self) -> None:
@@ -87,9 +102,16 @@ class TrialDrive:
         if trainable.constraints is None:
             return None
         try:
-            return dict(trainable.constraints(dict(self._task.config), self._task.context))
+            facts = dict(trainable.constraints(dict(self._task.config), self._task.context))
         except ValueError as error:
-            raise InfeasibleConfigError(str(error)) from None
+            raise InfeasibleConfigError(str(error), str(error)) from None
+        self._facts = facts  # also of a config that is about to be refused
+        for name, limit in self._task.constraints.items():
+            for end, excess in limit.excesses(facts[name]).items() if name in facts else ():
+                if excess > 0:
+                    place = f"constraints.{name}.{end}={getattr(limit, end):g}"
+                    raise InfeasibleConfigError(f"{name}={facts[name]:g} breaks {place}", place)
+        return facts
 
     def _only_report(self) -> EpochReport:
         """Everything that is no epoch: one report, which carries what the trainable hands back."""
@@ -130,7 +152,28 @@ class TrialDrive:
         self._reports = None
         if self._last.epoch == 0:
             return self._failed(ReportError("the trainable yielded no metrics at all"), 0.0)
+        return self._complete()
+
+    def _complete(self) -> EpochReport:
+        """The last report of a training that has come to its end."""
+        try:
+            check_limited(self._last.quantities, self._task, self._facts or {})
+        except ReportError as error:
+            return self._failed(error, self._last.seconds)
         return replace(self._last, ending="complete")
+
+    def _timed_out(self, limit_s: float, seconds: float) -> EpochReport:
+        """Also of a training that would be whole now: a limit that may be broken is none."""
+        self.close()
+        limit = f"budget.trial_time_limit_s={limit_s:g}"
+        return replace(
+            self._last,
+            seconds=seconds,
+            ending="failed",
+            fail_reason=f"took {self._seconds:.3g} s for {self._last.epoch + 1} epochs; {limit}",
+            fail_place=limit,
+            fail_cause="timeout",
+        )
 
     def _failed(self, error: BaseException, seconds: float) -> EpochReport:
         self._reports = None
@@ -139,8 +182,9 @@ class TrialDrive:
                 self._last,
                 ending="failed",
                 fail_reason=f"infeasible: {error}",
-                fail_place=f"infeasible: {error}",
-                is_infeasible=True,
+                fail_place=f"infeasible: {error.place}",
+                fail_cause="infeasible",
+                facts=self._facts,
             )
         if isinstance(error, DataError):
             return replace(self._last, ending="failed", fail_reason=str(error), is_unfit=True)
@@ -156,6 +200,7 @@ class TrialDrive:
             ending="failed",
             fail_reason=f"{type(error).__name__}: {error}" + (f" ({place})" if place else ""),
             fail_place=f"{type(error).__name__} {place or error}",
+            fail_cause=fail_cause(error),
             traceback=text,
         )
 
@@ -191,8 +236,41 @@ def read_metrics(reported: Any, objective: str) -> dict[str, float]:
             f"it reported: {', '.join(sorted(metrics)) or 'nothing'}"
         )
     if not math.isfinite(metrics[objective]):
-        raise ReportError(f"metric {objective!r} is {metrics[objective]}, not a finite number")
+        raise NotFiniteError(f"metric {objective!r} is {metrics[objective]}, not a finite number")
     return metrics
+
+
+def check_limited(
+    quantities: Mapping[str, float], task: TrialTask, facts: Mapping[str, float]
+) -> None:
+    """Whether all that the spec's ``constraints`` name is known at the end of a training.
+
+    Raises:
+        ReportError: if a quantity is unknown, or no finite number; names those that there are.
+    """
+    for name in task.constraints:
+        if name not in quantities:
+            metrics = sorted(set(quantities) - set(facts))
+            raise ReportError(
+                f"constraints.{name}: trainable {task.trainable!r} knows no {name!r}. It knows "
+                f"before training: {', '.join(sorted(facts)) or 'nothing'}; "
+                f"it reports: {', '.join(metrics)}"
+            )
+        if not math.isfinite(quantities[name]):
+            raise NotFiniteError(f"{name!r} is {quantities[name]}, which constraints.{name} limits")
+
+
+def fail_cause(error: BaseException) -> FailCause:
+    """The kind of failure that an exception of a trainable is."""
+    # torch's own is known by name: a trainable without torch shall not have to load it.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
+        return "out_of_memory"
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+        return "out_of_memory"  # torch on the CPU
+    if isinstance(error, NotFiniteError | FloatingPointError | OverflowError):
+        return "nan"
+    return "error"
 
 
 def _place(error: BaseException) -> str:

@@ -71,6 +71,11 @@ class TaskSearcher(Searcher):
         stage, _ = self._running.get(trial_id, (None, None))
         return stage
 
+    def runs_to_end(self, trial_id: str) -> bool:
+        """Whether a running task has been chosen to go on, whatever the scheduler would say."""
+        _, task = self._running.get(trial_id, (None, None))
+        return task is not None and task.runs_to_end
+
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles a searcher for a restore that is not used here."""
         return {}
@@ -99,6 +104,8 @@ class StageScheduler(FIFOScheduler):
         stage = self._searcher.stage_of(trial.trial_id)
         if stage is not None and stage.is_over_time:
             return str(TrialScheduler.STOP)
+        if self._searcher.runs_to_end(trial.trial_id):
+            return str(TrialScheduler.CONTINUE)
         if scheduler := self._scheduler_of(trial):
             return str(scheduler.on_trial_result(tune_controller, trial, result))
         return str(TrialScheduler.CONTINUE)

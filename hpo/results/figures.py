@@ -17,7 +17,14 @@ from hpo.spec import CategoricalParameter, FloatParameter, IntParameter
 
 # Colours that colour-blind readers can tell apart: Okabe & Ito 2008, https://jfly.uni-koeln.de/color
 BLUE, ORANGE, VERMILION, GREEN = "#0072B2", "#E69F00", "#D55E00", "#009E73"
-STATE_COLORS = {"PRUNED": ORANGE, "COMPLETE": BLUE, "FAIL": VERMILION, "RUNNING": GREEN}
+GREY = "#AAAAAA"
+STATE_COLORS = {
+    "PRUNED": ORANGE,
+    "COMPLETE": BLUE,
+    "INFEASIBLE": GREY,
+    "FAIL": VERMILION,
+    "RUNNING": GREEN,
+}
 
 AXIS = {
     "automargin": True,
@@ -71,10 +78,13 @@ def history_figure(outcome: Outcome, study: Study) -> go.Figure | str:
     if not finite_values(outcome):
         return "No trial is COMPLETE with a finite value."
     figure = visualization.plot_optimization_history(study)
-    # The values on top of the line; a third trace is for constraints, which our studies lack.
-    figure.data = figure.data[1::-1]
-    incumbent, values = figure.data
+    values, incumbent, beyond = figure.data  # drawn in this order, the incumbent shall be below
+    figure.data = (incumbent, values, beyond) if beyond.x else (incumbent, values)
+    incumbent, values, *rest = figure.data
     values.update(name="COMPLETE trial", marker={"color": BLUE, "size": 8})
+    for beyond in rest:
+        marker = {"color": GREY, "size": 8, "symbol": "x"}
+        beyond.update(name="infeasible", marker=marker, showlegend=True)
     incumbent.update(name="incumbent", line={"color": VERMILION, "width": 2, "shape": "hv"})
     figure.update_traces(hovertemplate="trial %{x}: %{y:.4g}")
     n_trials = len(outcome.trials)
@@ -146,7 +156,12 @@ def slice_figures(outcome: Outcome, study: Study) -> list[go.Figure]:
                 "line": {"color": "#555", "width": 0.5},
             },
             hovertemplate="trial %{marker.color}: %{y:.4g} at %{x}",
+            selector={"name": "Feasible Trial"},
         )
+        beyond = {"color": GREY, "size": 8, "symbol": "x"}
+        hover = "infeasible: %{y:.4g} at %{x}"
+        selector = {"name": "Infeasible Trial"}
+        figure.update_traces(marker=beyond, hovertemplate=hover, selector=selector)
         if isinstance(parameter, CategoricalParameter):
             labels = {repr(choice): str(choice) for choice in parameter.choices}
             figure.update_xaxes(_short_ticks(labels))

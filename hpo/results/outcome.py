@@ -20,8 +20,11 @@ from storage import (
     Ledger,
     LrRangeRecord,
     RerunRecord,
+    SearchEnd,
     TestReading,
+    is_infeasible,
     recorded_sampler,
+    search_end,
 )
 
 
@@ -62,8 +65,10 @@ class Outcome:
     """An experiment, finished or not.
 
     ``finalists`` stand best first; ``test_readings`` has one entry unless a raised budget brought
-    another winner. ``sampler`` is what proposed the last trials, in words; ``lr_range`` is what the
-    range test before the search found, if there was one.
+    another winner. ``reruns`` are also those of trials that are finalists no more. ``sampler`` is
+    what proposed the last trials, in words; ``lr_range`` what the range test before the search
+    found, if there was one; ``search_end`` why the search ended before its budget was spent, if it
+    did.
     """
 
     experiment: ExperimentRecord
@@ -74,7 +79,9 @@ class Outcome:
     test_readings: tuple[TestReading, ...]
     exports: tuple[ExportRecord, ...]
     sampler: str
+    reruns: tuple[RerunRecord, ...] = ()
     lr_range: LrRangeRecord | None = None
+    search_end: SearchEnd | None = None
 
     @property
     def winner(self) -> Finalist | None:
@@ -107,28 +114,38 @@ class Outcome:
 def read_outcome(experiment: ExperimentRecord, study: Study, ledger: Ledger) -> Outcome:
     """Everything the ledger knows of ``experiment``."""
     spec = parse_recorded_spec(experiment.spec)
-    trials = study.get_trials(deepcopy=False)
+    trials, reruns = study.get_trials(deepcopy=False), ledger.reruns(experiment.id)
     return Outcome(
         experiment=experiment,
         spec=spec,
         trials=trials,
         epochs=ledger.epochs(experiment.id),
-        finalists=_ranked(choose_finalists(trials, spec), ledger.reruns(experiment.id), spec),
+        finalists=_ranked(choose_finalists(trials, spec), reruns, spec),
         test_readings=tuple(ledger.test_readings(experiment.id)),
         exports=tuple(ledger.exports(experiment.id)),
         sampler=recorded_sampler(study) or spec.sampler.name,
+        reruns=tuple(reruns),
         lr_range=ledger.lr_range(experiment.id),
+        search_end=search_end(study),
     )
 
 
 def choose_finalists(trials: Sequence[FrozenTrial], spec: ExperimentSpec) -> list[FrozenTrial]:
-    """The best ``finalists.k`` trials that ran to their full budget, each config once."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    """The best ``finalists.k`` trials that ran to their full budget, each config once.
+
+    None of them breaks a constraint.
+    """
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and not breaks_limits(t)]
     chosen: list[FrozenTrial] = []
     for trial in sorted(complete, key=lambda trial: (_cost(trial.value, spec), trial.number)):
         if len(chosen) < spec.finalists.k and trial.params not in [c.params for c in chosen]:
             chosen.append(trial)
     return chosen
+
+
+def breaks_limits(trial: FrozenTrial) -> bool:
+    """Whether a trial was trained to its end and turned out to be infeasible."""
+    return trial.state == TrialState.COMPLETE and is_infeasible(trial)
 
 
 def _ranked(

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from hpo.results.outcome import Outcome
+from hpo.results.outcome import Outcome, breaks_limits
 from hpo.results.retrain import test_interval
 from hpo.spec import condition_text
-from storage import is_infeasible
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -53,7 +52,9 @@ def write_report(outcome: Outcome, study: Study, path: Path) -> None:
         spec=outcome.spec,
         cards=[_search_card(outcome), _rerun_card(outcome), _test_card(outcome)],
         states=Counter(trial.state.name for trial in outcome.trials),
-        n_infeasible=sum(is_infeasible(trial) for trial in outcome.trials),
+        n_beyond=sum(breaks_limits(trial) for trial in outcome.trials),
+        n_answered=sum("answered_by" in trial.user_attrs for trial in outcome.trials),
+        causes=Counter(_cause(t) for t in outcome.trials if t.state == TrialState.FAIL),
         failures=_failures(outcome),
         seconds=_seconds(outcome),
         plots=_plots(outcome, study),
@@ -72,8 +73,11 @@ def _search_card(outcome: Outcome) -> Card:
     extreme, pick = ("maximum", max) if is_maximized else ("minimum", min)
     best = pick(outcome.finalists, key=lambda finalist: finalist.search_value)
     if best.search_value == finalist.search_value:
-        n_complete = sum(trial.state == TrialState.COMPLETE for trial in outcome.trials)
+        trials = outcome.trials
+        n_complete = sum(t.state == TrialState.COMPLETE and not breaks_limits(t) for t in trials)
         spread = f"{extreme} of {n_complete} COMPLETE trials"
+        if any(breaks_limits(trial) for trial in trials):
+            spread += " that keep the constraints"
         note = f"Trial {finalist.number} in the search: a {extreme} over noise."
     else:
         spread = f"{extreme} of the search: {_number(best.search_value)} (trial {best.number})"
@@ -137,6 +141,10 @@ def _test_card(outcome: Outcome) -> Card:
             readings,
         ),
     )
+
+
+def _cause(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs.get("fail_cause") or "error").replace("_", " ")
 
 
 def _failures(outcome: Outcome) -> list[tuple[str, str]]:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpo.results.outcome import Outcome
+from hpo.results.outcome import Outcome, breaks_limits
 from hpo.results.report import REPORT_FILE
 from hpo.results.retrain import test_interval
-from storage import is_infeasible
+from storage import was_refused
 
 
 def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
@@ -47,15 +47,20 @@ def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
 def trials_line(outcome: Outcome) -> str:
     """How many trials ended in which way, and what proposed and stopped them."""
     states = Counter(trial.state.name for trial in outcome.trials)
-    n_infeasible = sum(is_infeasible(trial) for trial in outcome.trials)
-    n_failed = states["FAIL"] - n_infeasible
-    ended = f"{states['COMPLETE']} complete, {states['PRUNED']} pruned, {n_failed} failed"
-    ended += f", {n_infeasible} infeasible" if n_infeasible else ""
+    n_refused = sum(was_refused(trial) for trial in outcome.trials)
+    n_beyond = sum(breaks_limits(trial) for trial in outcome.trials)
+    n_failed = states["FAIL"] - n_refused
+    beyond = f" ({n_beyond} of them infeasible)" if n_beyond else ""
+    ended = f"{states['COMPLETE']} complete{beyond}, {states['PRUNED']} pruned, {n_failed} failed"
+    ended += f", {n_refused} infeasible" if n_refused else ""
+    n_answered = sum("answered_by" in trial.user_attrs for trial in outcome.trials)
+    ended += f", {n_answered} answered from the record" if n_answered else ""
     waiting = f", {states['WAITING']} waiting" if states["WAITING"] else ""
     spec = outcome.spec
     return (
         f"{len(outcome.trials)} trials ({ended}{waiting}), sampler {outcome.sampler}, "
         f"scheduler {spec.scheduler.name}"
+        + (f"; ended early: {outcome.search_end.reason}" if outcome.search_end else "")
     )
 
 

@@ -1,6 +1,7 @@
 """The search: spaces, samplers, schedulers, and the study as a source of tasks."""
 
 from hpo.search.advice import warnings_about
+from hpo.search.ending import is_over, is_spent_on, n_spent, n_trials_of
 from hpo.search.narrowing import awaits_lr_range, narrowed
 from hpo.search.opening import (
     enqueue_opening,
@@ -11,7 +12,7 @@ from hpo.search.opening import (
 )
 from hpo.search.samplers import SAMPLERS, build_sampler, sampler_text
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
-from hpo.search.source import SearchObserver, StudySource, n_trials_of
+from hpo.search.source import ANSWERED_BY, SearchObserver, StudySource
 from hpo.search.space import (
     Space,
     ask,
@@ -26,6 +27,7 @@ from hpo.search.space import (
 )
 
 __all__ = [
+    "ANSWERED_BY",
     "SAMPLERS",
     "SCHEDULERS",
     "SearchObserver",
@@ -41,8 +43,11 @@ __all__ = [
     "grid",
     "grid_points",
     "is_conditional",
+    "is_over",
+    "is_spent_on",
     "n_distinct_configs",
     "n_grid_cells",
+    "n_spent",
     "n_trials_of",
     "narrowed",
     "opening_of",

@@ -13,24 +13,30 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
-from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError, UsageError
-from hpo.search.opening import enqueue_opening, n_off_grid
-from hpo.search.samplers import build_sampler
-from hpo.search.schedulers import build_scheduler
-from hpo.search.space import ask, n_grid_cells
-from hpo.spec import ExperimentSpec, GridSpec
+from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError
+from hpo.search.ending import EarlyEnd, n_spent, n_trials_of, take_up
+from hpo.search.holding import FIRST_VALUE, HeldBack
+from hpo.search.opening import enqueue_opening
+from hpo.search.samplers import build_sampler, sampler_text
+from hpo.search.schedulers import build_scheduler, replay
+from hpo.search.space import ask
+from hpo.spec import ExperimentSpec
 from hpo.tasks import TRACEBACK_FILE, EpochReport, TaskFactory, TrialTask, worker_died
 from storage import (
     EpochRecord,
+    SearchEnd,
+    constraints_of,
     is_infeasible,
-    mark_infeasible,
-    n_finished,
+    put_constraints,
     put_intermediate_value,
+    put_search_end,
+    record_sampler,
     requeue_running,
 )
 
 MAX_OPENING_FAILURES = 5
-MAX_GRID_CELLS = 1_000_000
+ANSWERED_BY = "answered_by"
+"""Attribute of a trial that was not trained: the number of the one that had trained the same."""
 
 
 class SearchObserver(Protocol):
@@ -42,6 +48,9 @@ class SearchObserver(Protocol):
     def epoch_reported(self, number: int, report: EpochReport) -> None:
         """A trial finished an epoch."""
 
+    def trial_held_back(self, number: int) -> None:
+        """A trial has trained its first epochs and waits for the others; it may start again."""
+
     def trial_ended(self, trial: FrozenTrial) -> None:
         """A trial is COMPLETE, PRUNED or FAIL."""
 
@@ -52,6 +61,8 @@ class StudySource:
     COMPLETE only at full budget, PRUNED when the scheduler stopped it, FAIL with its reason; what
     runs when the time is up goes back into the queue. Ray's own OptunaSearch stores pruned trials
     as COMPLETE, drops their last value, and leaves a trial that reports NaN RUNNING for ever.
+
+    A search that ends early lets its running trials come to their end, and starts no other.
     """
 
     def __init__(
@@ -61,25 +72,36 @@ class StudySource:
         tasks: TaskFactory,
         *,
         record_epoch: Callable[[EpochRecord], None],
+        recorded_epochs: Callable[[int], Sequence[EpochRecord]] = lambda _: (),
         record_fingerprint: Callable[[str, Sequence[str]], None] | None = None,
         observers: Sequence[SearchObserver] = (),
     ) -> None:
-        """``record_fingerprint`` gets the data's, and warnings, once; None if it is known."""
+        """``recorded_epochs`` are those of a trial, for another one that would train the same.
+
+        ``record_fingerprint`` gets the data's, and warnings, once; None if it is known.
+        """
         self._n_trials = n_trials_of(spec)
         requeue_running(study)
         enqueue_opening(study, spec)
         study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed, self._n_trials)
+        record_sampler(study, sampler_text(spec.sampler, spec.search_space, self._n_trials))
         self.scheduler: TrialScheduler = build_scheduler(spec, study.get_trials(deepcopy=False))
-        self._study, self._tasks = study, tasks
+        self._study, self._tasks, self._spec = study, tasks, spec
         self._space = spec.search_space
         self._metric = spec.objective.metric
-        self._record_epoch, self._record_fingerprint = record_epoch, record_fingerprint
+        self._record_epoch, self._recorded_epochs = record_epoch, recorded_epochs
+        self._record_fingerprint = record_fingerprint
         self._observers = observers
         self._running: dict[int, optuna.Trial] = {}
+        trials = study.get_trials(deepcopy=False)
         # Their failures are no reason to stop: what caused them may have been mended since.
-        self._ended_before = {
-            trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()
-        }
+        self._ended_before = {trial.number for trial in trials if trial.state.is_finished()}
+        self._held = HeldBack(spec)
+        self._end: SearchEnd | None = take_up(study, spec)
+        self._early_end = EarlyEnd(study, spec)
+        self._answers: dict[str, int] = {}
+        for trial in trials:
+            self._remember(trial)
         limit_s = spec.budget.time_limit_s
         self._deadline = None if limit_s is None else time.monotonic() + limit_s
 
@@ -89,23 +111,57 @@ class StudySource:
         return self._deadline is not None and time.monotonic() > self._deadline
 
     def next_task(self) -> TrialTask | None:
-        """Ask the study for a trial, unless the budget or the time is spent.
+        """Ask the study for a trial, unless the budget or the time is spent or it has ended early.
 
         Raises:
-            NoSuccessfulTrialError: if the first trials to end, five or more, failed for one reason.
+            NoSuccessfulTrialError: if the first trials to end, five or more, failed for one reason,
+                or if configs are infeasible time and again.
         """
         self._stop_if_all_fail_alike()
-        is_spent = n_finished(self._study) + len(self._running) >= self._n_trials
-        if is_spent or self.is_over_time:
-            return None
-        trial = ask(self._study, self._space)
-        task = self._tasks.trial(trial.number, trial.params)
-        task = replace(task, wants_fingerprint=self._record_fingerprint is not None)
-        trial.set_user_attr("seed", task.context.seed)
-        self._running[trial.number] = trial
-        for observer in self._observers:
-            observer.trial_started(trial.number, trial.params)
-        return task
+        while not self._is_over():
+            trial = ask(self._study, self._space)
+            task = self._tasks.trial(trial.number, trial.params)
+            self._tell_started(trial)
+            if FIRST_VALUE in trial.user_attrs:  # an earlier driver has trained its first epochs
+                self._hold(trial)
+            elif (same := self._answers.get(task.identity)) is not None:
+                self._answer(trial, same)
+            else:
+                trial.set_user_attr("seed", task.context.seed)
+                self._running[trial.number] = trial
+                return replace(task, wants_fingerprint=self._record_fingerprint is not None)
+        return self._next_chosen()
+
+    def _is_over(self) -> bool:
+        """Whether no trial is to be asked for; what ends a search before its budget is recorded."""
+        trials = self._study.get_trials(deepcopy=False)
+        n_taken = n_spent(trials, self._spec) + len(self._running) + len(self._held)
+        if self._end is None:
+            self._end = self._early_end.judge()
+            if self._end is None and self.is_over_time and n_taken < self._n_trials:
+                self._end = self._early_end.end_by(
+                    "time_limit_s", f"time_limit_s={self._spec.budget.time_limit_s:g} was reached"
+                )
+            if self._end is not None:
+                put_search_end(self._study, self._end)
+        return self._end is not None or self.is_over_time or n_taken >= self._n_trials
+
+    def _next_chosen(self) -> TrialTask | None:
+        """The next of the best trials that were held back; the others are over."""
+        if self.is_over_time or any(not self._held.is_chosen(n) for n in self._running):
+            return None  # what still trains its first epochs may be among the best
+        trials = self._study.get_trials(deepcopy=False)
+        is_wanted = self._end is None
+        for loser in self._held.losers(trials) if is_wanted else self._held.all():
+            self._tell(loser, state=TrialState.PRUNED)
+        while (trial := self._held.next_chosen()) is not None:
+            task = self._tasks.trial(trial.number, trial.params)
+            self._tell_started(trial)
+            if (same := self._answers.get(task.identity)) is None:
+                self._running[trial.number] = trial
+                return replace(task, runs_to_end=True)
+            self._answer(trial, same)
+        return None
 
     def reported(self, task: TrialTask, report: EpochReport) -> None:
         """Write one epoch, all its metrics first: the study never knows more than the ledger."""
@@ -113,15 +169,14 @@ class StudySource:
             self._record_fingerprint(report.fingerprint, report.warnings)
             self._record_fingerprint = None
         if report.epoch == 1:
-            for name, fact in (report.facts or {}).items():
-                self._running[task.number].set_user_attr(name, fact)
+            _put_facts(self._running[task.number], report)
         self._record_epoch(
             EpochRecord(
                 trial_number=task.number,
                 epoch=report.epoch,
                 metrics=report.metrics,
                 seconds=report.seconds,
-                reported_at=dt.datetime.now(dt.UTC).replace(tzinfo=None),
+                reported_at=_now(),
             )
         )
         value = report.metrics[self._metric]
@@ -142,30 +197,85 @@ class StudySource:
             raise UnfitEnvironmentError(report.fail_reason)
         if report.ending == "failed":
             self._fail(self._running.pop(task.number), report)
+            return
+        # Ray gives the report that triggered a stop to on_trial_complete alone. Unless it is
+        # recorded here, a trial stopped at its first rung would have no value.
+        self.reported(task, report)
+        trial, value = self._running.pop(task.number), report.metrics[self._metric]
+        if report.ending is None and self._held.takes(task.number, report.epoch):
+            trial.set_user_attr(FIRST_VALUE, value)
+            self._hold(trial)
+        elif report.ending is None and self.is_over_time:
+            requeue_running(self._study, only=task.number)
         else:
-            # Ray gives the report that triggered a stop to on_trial_complete alone. Unless it is
-            # recorded here, a trial stopped at its first rung would have no value.
-            self.reported(task, report)
-            trial = self._running.pop(task.number)
-            if report.ending == "complete":
-                self._study.tell(trial, report.metrics[self._metric])
-            elif self.is_over_time:
-                requeue_running(self._study, only=task.number)
-                return
-            else:
-                self._study.tell(trial, state=TrialState.PRUNED)
-        ended = self._study.get_trials(deepcopy=False)[task.number]
+            if excesses := self._excesses(report):
+                put_constraints(trial, excesses)
+            is_whole = report.ending == "complete"
+            self._tell(trial, value) if is_whole else self._tell(trial, state=TrialState.PRUNED)
+
+    def _hold(self, trial: optuna.Trial) -> None:
+        self._held.hold(trial)
         for observer in self._observers:
-            observer.trial_ended(ended)
+            observer.trial_held_back(trial.number)
 
     def _fail(self, trial: optuna.Trial, report: EpochReport) -> None:
         trial.set_user_attr("fail_reason", report.fail_reason)
         trial.set_user_attr("fail_place", report.fail_place)
+        trial.set_user_attr("fail_cause", report.fail_cause)
+        _put_facts(trial, report)
         if report.is_infeasible:
-            mark_infeasible(trial)
+            # A config that cannot be built breaks no limit, but the one that it can be built.
+            put_constraints(trial, self._excesses(report) or (1.0,))
         if report.traceback:
             trial.set_user_attr("traceback", report.traceback[-4000:])
-        self._study.tell(trial, state=TrialState.FAIL)
+        self._tell(trial, state=TrialState.FAIL)
+
+    def _excesses(self, report: EpochReport) -> list[float]:
+        """How far a trial is beyond each constraint whose quantity is known."""
+        return [
+            excess
+            for name, limit in self._spec.constraints.items()
+            if name in report.quantities
+            for excess in limit.excesses(report.quantities[name]).values()
+        ]
+
+    def _answer(self, trial: optuna.Trial, same: int) -> None:
+        """Give a trial what trial ``same`` came to, which has trained the very same thing."""
+        known = self._study.get_trials(deepcopy=False)[same]
+        for name, value in {**known.user_attrs, ANSWERED_BY: same}.items():
+            trial.set_user_attr(name, value)
+        if excesses := constraints_of(known):
+            put_constraints(trial, excesses)
+        for epoch in self._recorded_epochs(same):
+            copied = replace(epoch, trial_number=trial.number, seconds=0.0, reported_at=_now())
+            self._record_epoch(copied)
+            report = EpochReport(epoch=epoch.epoch, metrics=epoch.metrics, seconds=0.0)
+            for observer in self._observers:
+                observer.epoch_reported(trial.number, report)
+        for epoch_number, value in known.intermediate_values.items():
+            put_intermediate_value(trial, epoch_number, value)
+        replay(self.scheduler, self._tell(trial, known.value))
+
+    def _tell(
+        self, trial: optuna.Trial, value: float | None = None, *, state: TrialState | None = None
+    ) -> FrozenTrial:
+        """End a trial in the study; returns what stands there, after everybody was told."""
+        self._study.tell(trial, value, state=state)
+        ended = self._study.get_trials(deepcopy=False)[trial.number]
+        self._remember(ended)
+        for observer in self._observers:
+            observer.trial_ended(ended)
+        return ended
+
+    def _tell_started(self, trial: optuna.Trial) -> None:
+        for observer in self._observers:
+            observer.trial_started(trial.number, trial.params)
+
+    def _remember(self, trial: FrozenTrial) -> None:
+        """What a COMPLETE trial came to answers every later one of the same config and seed."""
+        if trial.state == TrialState.COMPLETE:
+            task = self._tasks.trial(trial.number, trial.params)
+            self._answers.setdefault(task.identity, trial.number)
 
     def _stop_if_all_fail_alike(self) -> None:
         trials = self._study.get_trials(deepcopy=False)
@@ -187,22 +297,10 @@ class StudySource:
             )
 
 
-def n_trials_of(spec: ExperimentSpec) -> int:
-    """Trials of the whole search: the budget, or the cells of the grid if these are fewer.
+def _put_facts(trial: optuna.Trial, report: EpochReport) -> None:
+    for name, fact in (report.facts or {}).items():
+        trial.set_user_attr(name, fact)
 
-    First trials that are no cells of the grid come on top of it.
 
-    Raises:
-        UsageError: if the grid is too large to be listed.
-    """
-    if not isinstance(spec.sampler, GridSpec):
-        return spec.budget.n_trials
-    n_cells = n_grid_cells(spec.search_space) or 0
-    if n_cells > MAX_GRID_CELLS:
-        raise UsageError(
-            f"the grid of {spec.name!r} has {n_cells:,} cells, more than {MAX_GRID_CELLS:,}; give "
-            "wider steps, or another sampler: -o sampler=random"
-        )
-    if n_cells >= spec.budget.n_trials:
-        return spec.budget.n_trials
-    return min(spec.budget.n_trials, n_cells + n_off_grid(spec))
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC).replace(tzinfo=None)

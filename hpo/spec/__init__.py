@@ -2,6 +2,7 @@
 
 from hpo.spec.load import load_spec, parse_recorded_spec, parse_spec
 from hpo.spec.model import (
+    TERMINATOR_MIN_TRIALS,
     AshaSpec,
     AutoSpec,
     BudgetSpec,
@@ -10,10 +11,13 @@ from hpo.spec.model import (
     FinalistsSpec,
     GpSpec,
     GridSpec,
+    HyperbandSpec,
+    LimitSpec,
     MedianSpec,
     NoSchedulerSpec,
     Nsga2Spec,
     ObjectiveSpec,
+    OneEpochTopKSpec,
     RandomSpec,
     ResourcesSpec,
     SamplerSpec,
@@ -37,6 +41,7 @@ from hpo.spec.space_rules import check_params
 from hpo.spec.write import differences, spec_to_yaml
 
 __all__ = [
+    "TERMINATOR_MIN_TRIALS",
     "AshaSpec",
     "AutoSpec",
     "BudgetSpec",
@@ -48,11 +53,14 @@ __all__ = [
     "FoundParameter",
     "GpSpec",
     "GridSpec",
+    "HyperbandSpec",
     "IntParameter",
+    "LimitSpec",
     "MedianSpec",
     "NoSchedulerSpec",
     "Nsga2Spec",
     "ObjectiveSpec",
+    "OneEpochTopKSpec",
     "Parameter",
     "RandomSpec",
     "RangedParameter",

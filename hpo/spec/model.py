@@ -87,6 +87,30 @@ class MedianSpec(Section):
     min_trials: int = Field(default=3, ge=1)
 
 
+class HyperbandSpec(Section):
+    """Asynchronous Hyperband (Li et al. 2018, JMLR 18; 2020, arXiv:1810.05934, section 3).
+
+    Brackets of ASHA side by side; bracket ``s`` stops nothing before ``grace_epochs *
+    reduction_factor**s`` epochs, so that a config which starts slowly has its chance in one.
+    """
+
+    name: Literal["hyperband"]
+    grace_epochs: int = Field(default=1, ge=1)
+    reduction_factor: int = Field(default=3, ge=2)
+
+
+class OneEpochTopKSpec(Section):
+    """Every trial trains ``epochs`` epochs, then the best ``k`` train to their full budget.
+
+    The baseline that multi-fidelity methods have to beat: Egele et al. 2023, arXiv:2307.15422.
+    There are no checkpoints: the ``k`` train from the start again, each under its own number.
+    """
+
+    name: Literal["one_epoch_top_k"]
+    k: int = Field(default=5, ge=1)
+    epochs: int = Field(default=1, ge=1)
+
+
 class NoSchedulerSpec(Section):
     """Every trial runs to its full budget."""
 
@@ -104,22 +128,62 @@ SamplerSpec = Annotated[
     BeforeValidator(_named),
 ]
 SchedulerSpec = Annotated[
-    AshaSpec | MedianSpec | NoSchedulerSpec,
+    AshaSpec | HyperbandSpec | MedianSpec | OneEpochTopKSpec | NoSchedulerSpec,
     Field(discriminator="name"),
     BeforeValidator(_named),
 ]
 
 
+TERMINATOR_MIN_TRIALS = 30
+"""COMPLETE trials that the terminator wants to have seen: 10 of start-up, 20 to measure by."""
+
+
 class BudgetSpec(Section):
     """When the search ends, and when a trial does.
 
-    ``time_limit_s`` counts the seconds of the search alone; trials that run when it is reached go
-    back into the queue. Without ``max_epochs`` a trial ends when its trainable does.
+    Attributes:
+        n_trials: how many trials there are; configs that are refused before any training are none.
+        time_limit_s: seconds of the search alone; what runs then goes back into the queue.
+        target_value: of the objective; the search ends once a trial is as good.
+        patience_trials: the search ends once so many trials have not improved on the incumbent.
+        terminator: the search ends once a model of the objective expects no gain worth having
+            (Ishibashi et al. 2023, https://proceedings.mlr.press/v206/ishibashi23a.html).
+        trial_time_limit_s: a trial that trains longer FAILs at its next report.
+        max_epochs: of one trial; without it a trial ends when its trainable does.
     """
 
     n_trials: int = Field(ge=1)
     time_limit_s: float | None = Field(default=None, gt=0)
+    target_value: float | None = None
+    patience_trials: int | None = Field(default=None, ge=1)
+    terminator: bool = False
+    trial_time_limit_s: float | None = Field(default=None, gt=0)
     max_epochs: int | None = Field(default=None, ge=1)
+
+    def breaches(self) -> list[tuple[str, str]]:
+        if self.terminator and self.n_trials <= TERMINATOR_MIN_TRIALS:
+            needed = f"it judges after {TERMINATOR_MIN_TRIALS} COMPLETE trials"
+            return [("terminator", f"{needed}, which n_trials={self.n_trials} does not exceed")]
+        return []
+
+
+class LimitSpec(Section):
+    """What a quantity may be: ``max`` at most, ``min`` at least."""
+
+    max: float | None = None
+    min: float | None = None
+
+    def breaches(self) -> list[tuple[str, str]]:
+        if self.max is None and self.min is None:
+            return [("max", "give `max`, `min` or both")]
+        if self.max is not None and self.min is not None and self.min > self.max:
+            return [("min", f"`min` must not exceed `max`, which is {self.max!r}")]
+        return []
+
+    def excesses(self, value: float) -> dict[str, float]:
+        """How far ``value`` is beyond each end that is given: above 0 is broken."""
+        beyond = {} if self.max is None else {"max": value - self.max}
+        return beyond if self.min is None else beyond | {"min": self.min - value}
 
 
 class ObjectiveSpec(Section):
@@ -156,11 +220,16 @@ class ExperimentSpec(Section):
 
     Its first trials are not drawn: the defaults of the parameters, the params of ``enqueue``, then
     the best of the experiments that ``warm_start`` names.
+
+    With ``trial_seed: common`` all trials train with one seed: nothing but their configs tells them
+    apart, and a config that is drawn again is answered from the record. ``constraints`` name
+    quantities that the trainable knows of a config before it is trained, or metrics.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     trainable: str
     seed: int = Field(default=0, ge=0)
+    trial_seed: Literal["per_trial", "common"] = "per_trial"
     objective: ObjectiveSpec
     fixed: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     search_space: dict[str, Parameter] = Field(min_length=1)
@@ -169,6 +238,7 @@ class ExperimentSpec(Section):
     sampler: SamplerSpec = Field(default_factory=lambda: AutoSpec(name="auto"))
     scheduler: SchedulerSpec = Field(default_factory=lambda: NoSchedulerSpec(name="none"))
     budget: BudgetSpec
+    constraints: dict[str, LimitSpec] = Field(default_factory=dict)
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
     concurrency: int | None = Field(default=None, ge=1)
     finalists: FinalistsSpec = Field(default_factory=FinalistsSpec)

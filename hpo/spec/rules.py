@@ -22,6 +22,7 @@ def rules_between_sections(data: Mapping[str, Any], import_paths: Sequence[Path]
     return [
         *_names_are_unique(data),
         *_scheduler_fits_budget(data),
+        *_constraints_are_known(data),
         *_grid_is_finite(data),
         *_trainable_exists(data, import_paths),
         *_trainable_knows_names(data),
@@ -47,15 +48,49 @@ def _names_are_unique(data: Mapping[str, Any]) -> Problems:
 
 def _scheduler_fits_budget(data: Mapping[str, Any]) -> Problems:
     scheduler, budget = _named(data, "scheduler"), _section(data, "budget")
-    max_epochs, grace_epochs = budget.get("max_epochs"), scheduler.get("grace_epochs", 1)
-    if scheduler.get("name") != "asha":
+    name, max_epochs = scheduler.get("name"), budget.get("max_epochs")
+    if name not in ("asha", "hyperband", "one_epoch_top_k"):
         return []
     if max_epochs is None:
-        return [(("budget",), "scheduler asha needs `max_epochs`, the epochs of a full trial")]
+        return [(("budget",), f"scheduler {name} needs `max_epochs`, the epochs of a full trial")]
+    if name == "one_epoch_top_k":
+        return _top_k_fits_budget(scheduler, budget)
+    grace_epochs = scheduler.get("grace_epochs", 1)
     if _is_int(max_epochs) and _is_int(grace_epochs) and grace_epochs > max_epochs:
         path = ("scheduler", "grace_epochs")
         return [(path, f"must not exceed budget.max_epochs={max_epochs}, got {grace_epochs}")]
     return []
+
+
+def _top_k_fits_budget(scheduler: Mapping[str, Any], budget: Mapping[str, Any]) -> Problems:
+    problems: Problems = []
+    k, n_trials = scheduler.get("k", 5), budget.get("n_trials")
+    if _is_int(k) and _is_int(n_trials) and k > n_trials:
+        path: KeyPath = ("scheduler", "k") if "k" in scheduler else ("scheduler",)
+        problems.append((path, f"`k` must not exceed budget.n_trials={n_trials}, got {k}"))
+    problems += [
+        (("budget", key), "is no end for one_epoch_top_k, which finishes none before all are tried")
+        for key in ("patience_trials", "terminator")
+        if budget.get(key)
+    ]
+    epochs, max_epochs = scheduler.get("epochs", 1), budget["max_epochs"]
+    if _is_int(epochs) and _is_int(max_epochs) and epochs >= max_epochs:
+        path = ("scheduler", "epochs") if "epochs" in scheduler else ("scheduler",)
+        problems.append((path, f"`epochs` must be < budget.max_epochs={max_epochs}, got {epochs}"))
+    return problems
+
+
+def _constraints_are_known(data: Mapping[str, Any]) -> Problems:
+    """Of a registered trainable; which quantities a user's own knows is found out by running it."""
+    name = data.get("trainable")
+    if not isinstance(name, str) or name not in TRAINABLES:
+        return []
+    known = (*TRAINABLES[name].facts, *TRAINABLES[name].metrics)
+    return [
+        (("constraints", key), unknown(f"quantity of {name!r}", key, known))
+        for key in _section(data, "constraints")
+        if key not in known
+    ]
 
 
 def _grid_is_finite(data: Mapping[str, Any]) -> Problems:

@@ -190,8 +190,8 @@ class Projection:
 
 
 def _failure(trial: FrozenTrial) -> dict[str, str]:
-    reason = trial.user_attrs.get("fail_reason")
-    return {"hpo.fail_reason": str(reason)[:5000]} if reason else {}
+    tags = {f"hpo.{key}": trial.user_attrs.get(key) for key in ("fail_cause", "fail_reason")}
+    return {tag: str(value)[:5000] for tag, value in tags.items() if value}
 
 
 def _metrics(metrics: Mapping[str, float], step: int, at: dt.datetime) -> list[Point]:

@@ -50,6 +50,9 @@ class Tracker:
     def epoch_reported(self, number: int, report: EpochReport) -> None:
         """Nothing: a run is written when its trial has ended."""
 
+    def trial_held_back(self, number: int) -> None:
+        """Nothing: a run is written when its trial has ended."""
+
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Project the trial, soon."""
         self._ended.put(trial)

@@ -14,6 +14,8 @@ from trainables.cnn.layers import InfeasibleError
 from trainables.contract import TrialContext
 from trainables.images.dataset import DataFacts, describe, load_split
 
+BYTES_PER_PARAMETER = 4  # float32
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
@@ -75,7 +77,10 @@ def inspect(config: Mapping[str, Any], data_dir: Path) -> Inspection:
 
 
 def constraints(config: Mapping[str, Any], trial: TrialContext) -> Mapping[str, float]:
-    """Parameters and multiply-adds of a config's network; its images are loaded and split.
+    """What a config's network costs; its images are loaded and split.
+
+    Its parameters, their size in megabytes, and the multiply-adds of one image; its latency, which
+    takes time to measure, only if ``trial.wanted`` names it.
 
     Raises:
         CnnConfigError: if the config breaks a rule of `CnnConfig`.
@@ -85,4 +90,13 @@ def constraints(config: Mapping[str, Any], trial: TrialContext) -> Mapping[str, 
     """
     seen = inspect(config, trial.data_dir)
     load_split(seen.config, trial.data_dir)  # kept for the training, which needs them next
-    return {"n_parameters": seen.n_parameters, "multiply_adds": seen.multiply_adds}
+    facts: dict[str, float] = {
+        "n_parameters": seen.n_parameters,
+        "size_mb": seen.n_parameters * BYTES_PER_PARAMETER / 1e6,
+        "multiply_adds": seen.multiply_adds,
+    }
+    if "latency_ms" in trial.wanted:
+        from trainables.cnn.latency import latency_ms  # which needs torch
+
+        facts["latency_ms"] = latency_ms(network_for(seen.config, seen.data), trial)
+    return facts

@@ -39,7 +39,7 @@ EVALUATION_BATCH = 256
 """Images at a time without gradients."""
 
 
-class TrainingDivergedError(ArithmeticError):
+class TrainingDivergedError(FloatingPointError):
     """The training loss is no longer a finite number."""
 
 
