@@ -69,6 +69,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
         f"objective   {spec.objective.direction} {spec.objective.metric}",
         f"search      {n_trials_of(spec)} trials, {epochs}{limit}",
         f"            sampler {sampler}, scheduler {spec.scheduler.name}",
+        *(f"            {line}" for line in _ends_and_limits(spec)),
         f"finalists   best {spec.finalists.k} re-run on {spec.finalists.n_seeds} seeds",
         *([f"            its range of {LR} is found first"] if awaits_lr_range(spec) else []),
         *(f"{'' if index else 'conditions':<12}{text}" for index, text in enumerate(drawn_when)),
@@ -77,6 +78,27 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
         "nothing was run",
     ]
     return "\n".join(lines)
+
+
+def _ends_and_limits(spec: ExperimentSpec) -> list[str]:
+    """What may end the search early, and what a config must keep to."""
+    budget, lines = spec.budget, []
+    ends = [
+        f"{spec.objective.metric} of {budget.target_value} is reached",
+        f"{budget.patience_trials} trials have not improved it",
+        "the terminator expects no gain worth having",
+    ]
+    conditions = (budget.target_value, budget.patience_trials, budget.terminator or None)
+    if given := [end for end, at in zip(ends, conditions, strict=True) if at is not None]:
+        lines.append(f"or until {', or '.join(given)}")
+    for name, limit in spec.constraints.items():
+        at = [
+            f"{word} {end:g}"
+            for word, end in (("at least", limit.min), ("at most", limit.max))
+            if end is not None
+        ]
+        lines.append(f"within {name} {', '.join(at)}")
+    return lines
 
 
 def first_params(

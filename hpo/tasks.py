@@ -53,7 +53,8 @@ class TrialTask:
 
         What one of them came to answers the other: nothing is paid for twice.
         """
-        return json.dumps([self.trainable, dict(self.config), self.context.max_epochs])
+        thing = [self.trainable, dict(self.config), self.context.max_epochs]
+        return json.dumps(thing, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
@@ -13,6 +14,7 @@ from hpo.progress import RunProgress
 from hpo.search import ask
 from hpo.spec import ExperimentSpec
 from hpo.tasks import EpochReport
+from storage import put_constraints
 
 
 def shown(spec: ExperimentSpec, *, width: int, is_terminal: bool) -> list[str]:
@@ -58,6 +60,38 @@ def test_without_a_terminal_there_are_lines_and_no_drawing(
         ["trial", str(number), state] for number, state in enumerate(["COMPLETE"] * 4 + ["FAIL"])
     ]
     assert not any("━" in line for line in lines)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_trial_that_waits_costs_nothing_or_was_trained_before_is_told_so(
+    is_terminal: bool, branin: Callable[..., ExperimentSpec]
+) -> None:
+    """An infeasible config does not move the bar: it is no part of the budget."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=80, force_terminal=is_terminal, color_system=None)
+    study = optuna.create_study(direction="minimize")
+    trials = [study.ask() for _ in range(4)]
+    put_constraints(trials[0], [1.0])
+    study.tell(trials[0], state=TrialState.FAIL)
+    put_constraints(trials[1], [1.0])
+    study.tell(trials[1], 0.5)
+    trials[2].set_user_attr("answered_by", 1)
+    study.tell(trials[2], 2.0)
+    with RunProgress(branin(), console, n_trials=6) as progress:
+        for number in range(4):
+            progress.trial_started(number, {})
+        for number in range(3):
+            progress.trial_ended(study.trials[number])
+        progress.trial_held_back(3)
+    shown = stream.getvalue()
+    if is_terminal:
+        assert "held back" in shown
+        assert "2/6" in shown
+        assert "best 2.0000 (trial 2)" in shown
+    else:
+        lines = shown.splitlines()
+        assert [line.split()[2] for line in lines] == ["INFEASIBLE", "INFEASIBLE", "COMPLETE"]
+        assert "as trial 1, not trained again" in lines[2]
 
 
 def test_a_search_that_goes_on_counts_and_remembers_the_trials_before(

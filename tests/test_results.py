@@ -15,9 +15,17 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.errors import ExportMismatchError
-from hpo.results import Finalist, accuracy_interval, choose_finalists, export_model
+from hpo.results import (
+    Finalist,
+    Outcome,
+    accuracy_interval,
+    choose_finalists,
+    export_model,
+    rerun_tasks,
+)
 from hpo.spec import ExperimentSpec
-from storage import RerunRecord
+from hpo.tasks import TaskFactory
+from storage import ExperimentRecord, RerunRecord
 from trainables import FinalModel, pack
 
 MakeSpec = Callable[..., ExperimentSpec]
@@ -64,6 +72,50 @@ def test_finalists_are_the_best_complete_trials_in_the_direction(branin: MakeSpe
 def test_a_config_is_a_finalist_once(branin: MakeSpec) -> None:
     trials = trials_with(1.0, 2.0, 3.0, xs=(5.0, 5.0, 6.0))
     assert [trial.number for trial in choose_finalists(trials, branin())] == [0, 2]
+
+
+def test_a_rerun_that_a_former_finalist_of_the_same_config_has_had_is_not_paid_again(
+    branin: MakeSpec, tmp_path: Path
+) -> None:
+    """Trial 2 has the params of trial 0, and a better value by luck."""
+    spec = branin("finalists={k: 2, n_seeds: 2}")
+    tasks = TaskFactory(spec=spec, import_paths=(), folder=tmp_path, data_dir=tmp_path)
+    had = finalist(0.25, None).reruns  # of trial 0; its second one failed
+    trials = trials_with(3.0, 2.0, 1.0, xs=(5.0, 6.0, 5.0))
+    experiment = ExperimentRecord(
+        id="id",
+        name="branin",
+        spec="",
+        created_at=dt.datetime(2026, 1, 1),
+        versions={},
+        git_commit=None,
+        data_fingerprint=None,
+    )
+    finalists = [
+        Finalist(number=n, params=trials[n].params, search_value=1.0, reruns=(), n_seeds=2)
+        for n in (2, 1)
+    ]
+    outcome = Outcome(
+        experiment=experiment,
+        spec=spec,
+        trials=trials,
+        epochs={},
+        finalists=tuple(finalists),
+        test_readings=(),
+        exports=(),
+        reruns=had,
+    )
+    recorded: list[RerunRecord] = []
+    said: list[str] = []
+    source = rerun_tasks(outcome, tasks, recorded.append, said.append)
+    asked = []
+    while task := source.next_task():
+        asked.append((task.number, task.seed_index))
+    assert asked == [(1, 0), (1, 1), (2, 1)]
+    assert [(r.trial_number, r.seed_index, r.value, r.seconds) for r in recorded] == [
+        (2, 0, 0.25, 0.0)
+    ]
+    assert said == ["re-run of trial 2, seed 1: loss=0.2500 as trial 0, not trained again"]
 
 
 def test_the_mean_of_the_reruns_counts_and_not_the_search_value() -> None:

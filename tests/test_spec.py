@@ -97,7 +97,7 @@ BAD_SPECS = [
     bad("parameter without type", "{type: float, low: -5, high: 10}", "»{low: -5, high: 10}",
         "search_space.x1", "`type`", "'low': -5"),
     bad("unknown sampler", "name: random", "name: »randm", "sampler.name", "'randm'",
-        "did you mean 'random'?", "Known: gp, grid, random, tpe"),
+        "did you mean 'random'?", "Known: auto, cmaes, gp, grid, nsga2, random, sobol, tpe"),
     bad("unknown sampler in short", "{name: random}", "»tpee", "'tpee'", "did you mean 'tpe'?"),
     bad("unknown scheduler", "name: asha", "name: »ahsa", "scheduler.name", "'ahsa'",
         "did you mean 'asha'?", "Known: asha, hyperband, median, none, one_epoch_top_k"),
@@ -459,6 +459,7 @@ def opening_of_all(space: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@st.composite
 def limits(draw: st.DrawFn) -> dict[str, float]:
     low, high = sorted(draw(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=2)))
     return draw(st.sampled_from([{"min": low}, {"max": high}, {"min": low, "max": high}]))
@@ -467,7 +468,9 @@ def limits(draw: st.DrawFn) -> dict[str, float]:
 @st.composite
 def specs(draw: st.DrawFn) -> ExperimentSpec:
     """Any valid spec of a user's trainable."""
-    sampler = draw(st.sampled_from(["grid", "random", "tpe", "gp"]))
+    sampler = draw(
+        st.sampled_from(["auto", "cmaes", "gp", "grid", "nsga2", "random", "sobol", "tpe"])
+    )
     parameters = finite_parameters if sampler == "grid" else finite_parameters | continuous_floats()
     names = texts.filter(lambda name: name not in ("", "seed"))
     space = draw(st.dictionaries(names, parameters, min_size=1, max_size=4))

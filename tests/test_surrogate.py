@@ -29,7 +29,7 @@ from hpo.surrogate import (
     told_scores,
 )
 from hpo.surrogate.gaussian_process import _negative_log_likelihood, squared_distances
-from storage import create_study, mark_infeasible, open_optuna_storage
+from storage import create_study, open_optuna_storage, put_constraints
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "float": FloatDistribution(-3.0, 5.0),
@@ -218,7 +218,7 @@ def test_a_trial_that_broke_a_constraint_is_told_as_the_worst_however_good(tmp_p
     for value, is_broken in [(0.5, False), (0.9, True), (0.7, False)]:
         trial = study.ask()
         if is_broken:
-            mark_infeasible(trial)
+            put_constraints(trial, [1.0])
         study.tell(trial, value)
     assert told_scores(study.trials, is_maximized=True) == {0: 0.5, 1: 0.5, 2: 0.7}
 
