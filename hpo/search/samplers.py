@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from typing import Any
@@ -116,12 +117,7 @@ def _random(_: RandomSpec, _space: Space, study_seed: int) -> BaseSampler:
 
 def _tpe(spec: TpeSpec, _: Space, study_seed: int) -> BaseSampler:
     return SeededByTrial(
-        lambda seed: TPESampler(
-            seed=seed,
-            n_startup_trials=spec.n_startup_trials,
-            warn_independent_sampling=False,  # of conditional parameters, at each trial
-        ),
-        study_seed,
+        lambda seed: TPESampler(seed=seed, n_startup_trials=spec.n_startup_trials), study_seed
     )
 
 
@@ -131,12 +127,7 @@ def _gp(spec: GpSpec, _: Space, study_seed: int) -> BaseSampler:
     # Its matrices are small: more threads slow it down and take cores from the trials.
     torch.set_num_threads(1)
     return SeededByTrial(
-        lambda seed: GPSampler(
-            seed=seed,
-            n_startup_trials=spec.n_startup_trials,
-            warn_independent_sampling=False,  # of conditional parameters: we warn once
-        ),
-        study_seed,
+        lambda seed: GPSampler(seed=seed, n_startup_trials=spec.n_startup_trials), study_seed
     )
 
 
@@ -150,4 +141,6 @@ SAMPLERS: dict[type[SamplerSpec], Callable[[Any, Space, int], BaseSampler]] = {
 
 def build_sampler(spec: SamplerSpec, space: Space, study_seed: int) -> BaseSampler:
     """The sampler that ``spec`` names."""
+    # They would say at each trial how they draw a conditional parameter, and why; we say it once.
+    logging.getLogger("optuna.samplers").setLevel(logging.ERROR)
     return SAMPLERS[type(spec)](spec, space, study_seed)
