@@ -24,6 +24,8 @@ from ruamel.yaml import YAML
 from test_schedulers import BusyRay, Trial
 from torchvision.transforms import v2
 
+from storage import enqueued_params
+
 X = {"x": FloatDistribution(0, 1)}
 
 
@@ -46,6 +48,20 @@ def test_a_waiting_trial_with_params_is_handed_out_again_under_its_own_number(
     again = {trial.number: trial.params for trial in (study.ask(X) for _ in range(3))}
     assert list(again) == numbers
     assert all(again[number] == asked[number] for number in again if number in asked)
+
+
+def test_an_enqueued_trial_keeps_what_was_chosen_and_draws_the_rest(tmp_path: Path) -> None:
+    """`enqueue_opening` and the grid rest on it; what no trial asks for is passed over."""
+    storage = RDBStorage(f"sqlite:///{tmp_path / 'hpo.db'}")
+    study = optuna.create_study(storage=storage, study_name="facts")
+    study.enqueue_trial({"x": 0.25, "not asked for": 1})
+    assert study.trials[0].state == TrialState.WAITING
+    trial = optuna.load_study(study_name="facts", storage=storage).ask()
+    assert (trial.suggest_float("y", 0, 1), trial.suggest_float("x", 0, 1))[1] == 0.25
+    assert list(trial.params) == ["y", "x"]
+    assert enqueued_params(study.trials[0]) == {"x": 0.25, "not asked for": 1}
+    study.ask()
+    assert enqueued_params(study.trials[1]) is None
 
 
 def test_report_keeps_the_first_value_of_a_step() -> None:

@@ -153,6 +153,16 @@ def test_every_sampler_draws_only_configs_that_the_validator_accepts(
         assert check_params(space, params) == []
 
 
+@every_sampler
+def test_no_sampler_speaks_about_each_trial_of_a_conditional_space(
+    kind: type[Any], capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    optuna.logging.enable_default_handler()
+    search(new_study(kind), space_of(kind), N_TRIALS)
+    assert "sampl" not in capfd.readouterr().err
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('studies') / 'hpo.db'}"

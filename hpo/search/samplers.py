@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import warnings
 from collections.abc import Callable
@@ -175,9 +176,7 @@ def _gp(spec: GpSpec, space: Space, study_seed: int) -> BaseSampler:
 
 
 def _cmaes(_: CmaesSpec, _space: Space, study_seed: int) -> BaseSampler:
-    return SeededByTrial(
-        lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False), study_seed
-    )
+    return SeededByTrial(lambda seed: CmaEsSampler(seed=seed), study_seed)
 
 
 def _nsga2(spec: Nsga2Spec, _: Space, study_seed: int) -> BaseSampler:
@@ -199,6 +198,8 @@ SAMPLERS: dict[type[SamplerSpec], Callable[[Any, Space, int], BaseSampler]] = {
 
 def build_sampler(spec: SamplerSpec, space: Space, study_seed: int, n_trials: int) -> BaseSampler:
     """The sampler that ``spec`` names, or that ``auto`` chooses for ``n_trials``."""
+    # They would say at each trial how they draw a conditional parameter, and why; we say it once.
+    logging.getLogger("optuna.samplers").setLevel(logging.ERROR)
     if isinstance(spec, AutoSpec):
         spec, _ = choose_sampler(space, n_trials)
     return SAMPLERS[type(spec)](spec, space, study_seed)
