@@ -1,5 +1,6 @@
 """The ledger: Optuna's study and our own tables, in one database."""
 
+from storage.comparisons import ComparisonLedger, ComparisonRecord, StudyKey
 from storage.database import (
     DatabaseError,
     database_exists,
@@ -28,6 +29,8 @@ from storage.studies import (
 )
 
 __all__ = [
+    "ComparisonLedger",
+    "ComparisonRecord",
     "DatabaseError",
     "EpochRecord",
     "ExperimentRecord",
@@ -35,6 +38,7 @@ __all__ = [
     "Ledger",
     "LrRangeRecord",
     "RerunRecord",
+    "StudyKey",
     "TestReading",
     "count_states",
     "create_study",

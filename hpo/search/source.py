@@ -53,6 +53,9 @@ class StudySource:
     as COMPLETE, drops their last value, and leaves a trial that reports NaN RUNNING for ever.
     """
 
+    knows_ahead = False
+    """A trial asked for ahead of time would know less of the others."""
+
     def __init__(
         self,
         study: Study,
@@ -86,6 +89,11 @@ class StudySource:
         """Whether the time limit is reached."""
         return self._deadline is not None and time.monotonic() > self._deadline
 
+    @property
+    def n_finished(self) -> int:
+        """Trials that have ended, in this start and before."""
+        return n_finished(self._study)
+
     def next_task(self) -> TrialTask | None:
         """Ask the study for a trial, unless the budget or the time is spent.
 
@@ -104,6 +112,10 @@ class StudySource:
         for observer in self._observers:
             observer.trial_started(trial.number, trial.params)
         return task
+
+    def scheduler_of(self, task: TrialTask) -> TrialScheduler:
+        """The study's."""
+        return self.scheduler
 
     def reported(self, task: TrialTask, report: EpochReport) -> None:
         """Write one epoch, all its metrics first: the study never knows more than the ledger."""
