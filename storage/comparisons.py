@@ -1,4 +1,4 @@
-"""Our own tables of comparisons: samplers x seeds, each a study of Optuna's in the same database."""
+"""Our own tables of comparisons: samplers x seeds, each one a study in the same database."""
 
 from __future__ import annotations
 
