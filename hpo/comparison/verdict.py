@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from hpo.comparison.result import RANDOM, Comparison, Pair, SamplerSummary
 from hpo.comparison.statistics import ALPHA, least_p, seeds_needed
+
+WIDTH = 80
+"""Columns of a terminal."""
 
 
 def comparison_text(comparison: Comparison) -> str:
     """Table, verdict and notes, for the terminal."""
+    sentences = [*verdict(comparison), *(f"note: {note}" for note in comparison.notes)]
     return "\n".join(
         [
-            heading(comparison),
+            _wrapped(heading(comparison)),
             "",
             *table_lines(comparison),
             "",
-            *verdict(comparison),
-            *(f"note: {note}" for note in comparison.notes),
-            timing_line(comparison),
+            *map(_wrapped, sentences),
+            _wrapped(timing_line(comparison)),
         ]
     )
+
+
+def _wrapped(sentence: str) -> str:
+    return textwrap.fill(sentence, WIDTH, subsequent_indent="  ", break_long_words=False)
 
 
 def heading(comparison: Comparison) -> str:
@@ -87,6 +96,12 @@ def verdict(comparison: Comparison) -> list[str]:
     sentences = [_pair_sentence(comparison, pair) for pair in comparison.pairs]
     if not significant:
         sentences.insert(0, "No significant difference between any two samplers.")
+    sentences += [
+        f"{summary.n_without} of {comparison.n_seeds} studies of {summary.sampler} have no score, "
+        "which counts as worse than any; its means leave them out."
+        for summary in comparison.summaries
+        if summary.n_without
+    ]
     sentences.append(_ranks_sentence(comparison))
     sentences.append(_power_sentence(comparison))
     return sentences
