@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import optuna
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from hpo.comparison import Comparison, best_trial, write_files
@@ -28,7 +30,7 @@ from hpo.places import Places
 from hpo.search import ManyStudies, StudySource, TimedSampler
 from hpo.tasks import EpochReport, TaskList, TaskSource, TrialTask
 from hpo.workspace import exclusive, now, storage_errors
-from storage import ComparisonRecord, RerunRecord, StudyKey, requeue_running
+from storage import ComparisonRecord, EpochRecord, RerunRecord, StudyKey
 from trainables import BEST_WEIGHTS
 
 
@@ -86,7 +88,7 @@ def run_workers(
     n_fitting: int,
     interrupt: InterruptFlag,
 ) -> None:
-    """Everything that trains. At the end nothing is RUNNING in any study."""
+    """Everything that trains."""
 
     def is_interrupted() -> bool:
         if interrupt.is_set:
@@ -104,8 +106,6 @@ def run_workers(
             is_interrupted=is_interrupted,
         )
     finally:
-        for study in workspace.studies.values():
-            requeue_running(study)
         _record(workspace, lambda record: clock.added_to(record, concurrency))
 
 
@@ -131,23 +131,28 @@ def _study_source(
     progress: ComparisonProgress,
     clock: WorkerClock,
 ) -> StudySource:
-    study, ledger, record = workspace.studies[key], workspace.ledger, workspace.record
+    record = workspace.record
     is_first = key == next(iter(workspace.studies)) and record.data_fingerprint is None
     watch = StudyWatch(workspace, key, progress, clock)
     source = StudySource(
-        study,
+        watch.draft,
         workspace.plan.study_spec(key),
         workspace.tasks(key),
-        record_epoch=partial(ledger.put_epoch, record.id, key),
+        record_epoch=watch.epoch_recorded,
         record_fingerprint=partial(_keep_fingerprint, workspace, progress) if is_first else None,
         observers=[watch],
     )
-    watch.sampler = study.sampler = TimedSampler(study.sampler)
+    watch.sampler = watch.draft.sampler = TimedSampler(watch.draft.sampler)
     return source
 
 
 class StudyWatch:
-    """A `SearchObserver` of one study: keeps what its sampler took, and clears up."""
+    """A `SearchObserver` that moves the trials of a draft into the database as they end.
+
+    The search runs on a draft in memory, because a study in a database writes a dozen times a trial
+    and reads as often: the driver would be slower than many workers. What a killed driver loses are
+    the trials that ran; they are asked for again, with the same numbers, so the same params.
+    """
 
     sampler: TimedSampler
 
@@ -161,20 +166,51 @@ class StudyWatch:
         self._workspace, self._key = workspace, key
         self._progress, self._clock = progress, clock
         self._tasks = workspace.tasks(key)
+        self._kept = workspace.studies[key]
+        self.draft = draft_of(self._kept)
+        self._sampler_s: dict[int, float] = {}
+        self._epochs: dict[int, list[EpochRecord]] = {}
+        self._n_kept = len(self.draft.get_trials(deepcopy=False))
 
     def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
-        """Record the seconds of the sampler."""
-        ledger, comparison_id = self._workspace.ledger, self._workspace.record.id
-        ledger.put_proposal(comparison_id, self._key, number, self.sampler.seconds)
+        """Remember the seconds of the sampler."""
+        self._sampler_s[number] = self.sampler.seconds
+        self._epochs[number] = []
+
+    def epoch_recorded(self, epoch: EpochRecord) -> None:
+        """Remember an epoch."""
+        self._epochs[epoch.trial_number].append(epoch)
 
     def epoch_reported(self, number: int, report: EpochReport) -> None:
         """A worker was busy."""
         self._clock.worked(report.seconds)
 
     def trial_ended(self, trial: FrozenTrial) -> None:
-        """Nobody needs its weights: the weights of all trials could fill a disk."""
+        """Keep it, and what ended before it; nobody needs its weights, which could fill a disk."""
         (self._tasks.trial_folder(trial.number) / BEST_WEIGHTS).unlink(missing_ok=True)
+        # The database numbers trials as they come in: one that overtook another has to wait.
+        for ended in self.draft.get_trials(deepcopy=False)[self._n_kept :]:
+            if not ended.state.is_finished():
+                break
+            self._keep(ended)
         self._progress.trial_ended(self._key, trial)
+
+    def _keep(self, trial: FrozenTrial) -> None:
+        sampler_s = self._sampler_s.pop(trial.number, 0.0)
+        epochs = self._epochs.pop(trial.number, [])
+        # The study comes last: a trial that is in it has its epochs in the ledger.
+        self._workspace.ledger.put_trial(
+            self._workspace.record.id, self._key, trial.number, sampler_s, epochs
+        )
+        self._kept.add_trial(trial)
+        self._n_kept += 1
+
+
+def draft_of(study: Study) -> Study:
+    """A copy in memory, with the same trials under the same numbers."""
+    draft = optuna.create_study(study_name=study.study_name, direction=study.direction)
+    draft.add_trials(study.get_trials(deepcopy=False))
+    return draft
 
 
 def _reruns(

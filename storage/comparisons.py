@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,12 +133,26 @@ class ComparisonLedger:
             if changed.rowcount == 0:
                 connection.execute(comparisons.insert().values(**row))
 
-    def put_proposal(
-        self, comparison_id: str, study: StudyKey, trial_number: int, seconds: float
+    def put_trial(
+        self,
+        comparison_id: str,
+        study: StudyKey,
+        trial_number: int,
+        sampler_s: float,
+        records: Sequence[EpochRecord],
     ) -> None:
-        """Record how long a sampler took; a trial that is handed out again replaces its own."""
-        row = {**_key(comparison_id, study), "trial_number": trial_number}
-        self._replace(proposals, row, seconds=seconds)
+        """Record a trial's epochs and how long its sampler took; one run again replaces its own."""
+        key = {**_key(comparison_id, study), "trial_number": trial_number}
+        rows = [
+            {**key, **vars(record), "metrics": json.dumps(dict(record.metrics))}
+            for record in records
+        ]
+        self._execute(
+            _delete(proposals, key),
+            proposals.insert().values(**key, seconds=sampler_s),
+            _delete(epochs, key),
+            *([epochs.insert().values(rows)] if rows else []),
+        )
 
     def proposals(self, comparison_id: str) -> dict[StudyKey, dict[int, float]]:
         """Seconds of the sampler by trial number, for each study."""
@@ -146,12 +160,6 @@ class ComparisonLedger:
         for row in self._rows_of(proposals, comparison_id):
             found.setdefault(_study(row), {})[row["trial_number"]] = row["seconds"]
         return found
-
-    def put_epoch(self, comparison_id: str, study: StudyKey, record: EpochRecord) -> None:
-        """Record an epoch; a trial that is run again replaces its epochs."""
-        values = vars(record) | {"metrics": json.dumps(dict(record.metrics))}
-        row = {key: values.pop(key) for key in ("trial_number", "epoch")}
-        self._replace(epochs, {**_key(comparison_id, study), **row}, **values)
 
     def epochs(self, comparison_id: str) -> dict[StudyKey, dict[int, list[EpochRecord]]]:
         """Epochs in order, by trial number, for each study."""
@@ -185,10 +193,6 @@ class ComparisonLedger:
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
-    def _replace(self, table: sa.Table, key: Mapping[str, Any], **values: Any) -> None:
-        where = sa.and_(*(table.c[name] == value for name, value in key.items()))
-        self._execute(table.delete().where(where), table.insert().values(**key, **values))
-
     def _execute(self, *statements: sa.Executable) -> None:
         with self._engine.begin() as connection:
             for statement in statements:
@@ -198,6 +202,10 @@ class ComparisonLedger:
 def _key(comparison_id: str, study: StudyKey) -> dict[str, Any]:
     sampler, study_index = study
     return {"comparison_id": comparison_id, "sampler": sampler, "study_index": study_index}
+
+
+def _delete(table: sa.Table, key: Mapping[str, Any]) -> sa.Delete:
+    return table.delete().where(*(table.c[name] == value for name, value in key.items()))
 
 
 def _study(row: dict[str, Any]) -> StudyKey:
