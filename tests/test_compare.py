@@ -334,8 +334,10 @@ def a_run(sampler: str, index: int, values: list[float], scores: list[float | No
         create_trial(
             state=TrialState.FAIL if math.isnan(value) else TrialState.COMPLETE,
             value=None if math.isnan(value) else value,
+            params={"x": float(number + len(sampler))},
+            distributions={"x": optuna.distributions.FloatDistribution(0, 99)},
         )
-        for value in values
+        for number, value in enumerate(values)
     ]
     for number, trial in enumerate(trials):
         trial.number = number
@@ -399,6 +401,17 @@ def test_a_clear_difference_is_told_in_words_with_p_share_of_seeds_and_effect() 
     assert re.search(r"(random and same|same and random): no significant difference \(p=", text)
     assert "10 seeds can show p >= 0.002 at best, 0.0059 after Holm over 3 pairs." in text
     assert "fewer than 4 trials" in text
+
+
+def test_samplers_that_drew_the_same_configs_are_told_to_have_done_so() -> None:
+    """GP learns from COMPLETE trials alone; if most are stopped early it is random search."""
+    comparison = a_comparison()
+    twins = [replace(run, sampler="same") for run in comparison.runs_of("random")]
+    others = [run for run in comparison.runs if run.sampler != "same"]
+    text = comparison_text(replace(comparison, runs=(*others, *twins))).replace("\n  ", " ")
+    assert "random and same drew the same configs on every seed" in text
+    assert "good and same" not in text
+    assert "good beats same" in text
 
 
 def test_few_seeds_show_no_difference_however_large() -> None:

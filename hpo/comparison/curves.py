@@ -32,6 +32,7 @@ class StudyRun:
         training_s: (n_trials,) seconds of training, likewise.
         sampler_s: (n_trials,) seconds of the sampler, likewise.
         n_planned: trials of the comparison's budget; a small grid has fewer.
+        configs: (n_trials,) params of each trial.
         states: how many trials ended in which way; infeasible ones stand apart from FAIL.
         best: the trial of the last incumbent; None if nothing succeeded.
         reruns: of that trial on fresh seeds.
@@ -48,6 +49,7 @@ class StudyRun:
     training_s: FloatArray
     sampler_s: FloatArray
     n_planned: int
+    configs: tuple[Mapping[str, Any], ...]
     states: Mapping[str, int]
     best: FrozenTrial | None
     reruns: tuple[RerunRecord, ...]
@@ -116,6 +118,7 @@ def study_run(
         epochs=np.cumsum([float(len(epochs.get(t.number, ()))) for t in ended]),
         training_s=np.cumsum([sum(e.seconds for e in epochs.get(t.number, ())) for t in ended]),
         sampler_s=np.cumsum([sampler_s.get(trial.number, 0.0) for trial in ended]),
+        configs=tuple(trial.params for trial in ended),
         states=Counter(
             "INFEASIBLE" if is_infeasible(trial) else trial.state.name for trial in ended
         ),

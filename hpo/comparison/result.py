@@ -175,6 +175,11 @@ class Comparison:
             n_without=len(runs) - len(scored),
         )
 
+    def drew_alike(self, one: str, other: str) -> bool:
+        """Whether two samplers asked for the same configs in all their studies."""
+        pairs = zip(self.runs_of(one), self.runs_of(other), strict=True)
+        return all(first.configs == second.configs for first, second in pairs)
+
     def area_of(self, run: StudyRun) -> float:
         """Mean of the study's incumbent over the trials of the budget; NaN if nothing succeeded."""
         curve = run.by_trial()

@@ -114,6 +114,12 @@ def _pair_sentence(comparison: Comparison, pair: Pair) -> str:
         if len(comparison.pairs) > 1
         else (f"p={p_text(pair.p_holm)}")
     )
+    if comparison.drew_alike(pair.first, pair.second):
+        return (
+            f"{pair.first} and {pair.second} drew the same configs on every seed: neither got past "
+            "its random start. More trials would tell, or fewer that are stopped early "
+            "(-o scheduler=none)."
+        )
     if test.n_better == test.n_worse == 0:
         return f"{pair.first} and {pair.second}: equal on every seed."
     n_equal = n_seeds - test.n_better - test.n_worse
