@@ -141,11 +141,14 @@ def resampled(runs: Sequence[StudyRun], effort: str) -> tuple[FloatArray, FloatA
         effort: name of the attribute that grows along a study: "epochs" or "seconds".
 
     Returns:
-        (n_points,) effort and (n_studies, n_points) incumbents at it: NaN before a study's first
-        success; a study that has spent less in all keeps its last one.
+        (n_points,) effort, evenly on a logarithmic scale, and (n_studies, n_points) incumbents at
+        it: NaN before a study's first success; one that has spent less in all keeps its last.
     """
-    ends = [getattr(run, effort)[-1] for run in runs if len(run.values)]
-    axis = np.linspace(0.0, max(ends, default=0.0), N_POINTS)
+    known = [getattr(run, effort) for run in runs if len(run.values)]
+    first = max(min((float(spent[0]) for spent in known), default=0.0), 1e-4)
+    last = max((float(spent[-1]) for spent in known), default=first)
+    axis = np.geomspace(first, max(first, last), N_POINTS)
+    axis[-1] = max(first, last)  # not less by a rounding error
     curves = np.full((len(runs), N_POINTS), np.nan)
     for row, run in zip(curves, runs, strict=True):
         place = np.searchsorted(getattr(run, effort), axis, side="right") - 1

@@ -23,7 +23,7 @@ FAINT = "#666"
 def curves_figure(comparison: Comparison) -> Figure:
     """Mean incumbent after each trial, after each epoch, and over the seconds spent."""
     figure = _figure(11, 3.6)
-    axes = figure.subplots(1, 3)
+    axes = figure.subplots(1, 3, sharey=True)
     draw = {
         "trials": lambda sampler: (
             np.arange(1.0, comparison.n_trials + 1),
@@ -35,6 +35,8 @@ def curves_figure(comparison: Comparison) -> Figure:
     for one, (label, curves_of) in zip(axes, draw.items(), strict=True):
         _draw_curves(one, comparison, curves_of)
         one.set_xlabel(label)
+    axes[2].set_xscale("log")  # some samplers take a thousand times as long as others
+    _zoom(axes[0], comparison)
     axes[0].set_ylabel(f"best {comparison.metric} so far")
     axes[0].legend(edgecolor="none", framealpha=0.8)
     return figure
@@ -43,33 +45,22 @@ def curves_figure(comparison: Comparison) -> Figure:
 def _draw_curves(
     axes: Axes, comparison: Comparison, curves_of: Callable[[str], tuple[FloatArray, FloatArray]]
 ) -> None:
-    shown: list[FloatArray] = []
     for sampler, colour in colours(comparison).items():
         x, curves = curves_of(sampler)
         low, high = bootstrap_band(curves, comparison.seed)
         axes.plot(x, curves.mean(axis=0), drawstyle="steps-post", color=colour, label=sampler)
         axes.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
-        shown.append(curves.mean(axis=0))
-    _zoom(axes, np.concatenate(shown), maximize=comparison.maximize)
     _style(axes)
 
 
-def _zoom(axes: Axes, means: FloatArray, *, maximize: bool) -> None:
+def _zoom(axes: Axes, comparison: Comparison) -> None:
     """Show where the curves end: how bad the first trials were would flatten the rest."""
-    known = means[np.isfinite(means)]
-    if not len(known):
-        return
-    best, bad = (
-        (known.max(), np.quantile(known, 0.1))
-        if maximize
-        else (
-            known.min(),
-            np.quantile(known, 0.9),
-        )
-    )
-    margin = 0.08 * abs(best - bad) or abs(best) * 0.01 or 1.0
-    low, high = sorted((best, bad))
-    axes.set_ylim(low - margin, high + margin)
+    means = np.concatenate([comparison.mean_curve(sampler) for sampler in comparison.samplers])
+    goodness = comparison.sign * means[np.isfinite(means)]
+    if len(goodness):
+        ends = comparison.sign * np.array([np.quantile(goodness, 0.1), goodness.max()])
+        margin = 0.15 * abs(ends[1] - ends[0]) or 0.01 * abs(ends[0]) or 1.0
+        axes.set_ylim(ends.min() - margin, ends.max() + margin)
 
 
 def scores_figure(comparison: Comparison) -> Figure:
@@ -91,6 +82,8 @@ def scores_figure(comparison: Comparison) -> Figure:
             axes.plot([mean, mean], [place - 0.35, place + 0.35], color="#222", linewidth=1.5)
     axes.set_yticks(range(len(order)), order)
     axes.invert_yaxis()
+    title = "| best value seen in a search   ● its config on fresh seeds   long line: their mean"
+    axes.set_title(title, fontsize=9, color=FAINT, loc="left")
     _style(axes)
     return figure
 
@@ -100,10 +93,10 @@ def ranks_figure(comparison: Comparison) -> Figure:
     ranks = [(summary.sampler, summary.rank) for summary in comparison.summaries]
     groups = cliques([rank for _, rank in ranks], comparison.critical_difference)
     n = len(ranks)
-    figure = _figure(7, 1.5 + 0.28 * n)
+    figure = _figure(7, 1.2 + 0.22 * n + 0.12 * len(groups))
     axes = figure.add_subplot()
     axes.set_axis_off()
-    deepest = 1.6 + 0.5 * ((n + 1) // 2) + 0.3 * len(groups)
+    deepest = 0.5 + 0.5 * ((n + 1) // 2) + 0.3 * len(groups)
     axes.set_xlim(n + 0.9, 0.1)  # the best, rank 1, on the right as in Demsar's figures
     axes.set_ylim(deepest, -1.6)
     axes.plot([1, n], [0, 0], color="#222", linewidth=1)

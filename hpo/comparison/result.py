@@ -75,8 +75,8 @@ class Timing:
     Attributes:
         wall_s: from the first to the last thing a worker did, re-runs included.
         utilization: share of the workers' seconds that went into epochs; None if nothing ran.
-        training_s: seconds of training in a study, mean, by sampler.
-        sampler_s: seconds of the sampler in a study, mean, by sampler.
+        training_s: seconds of training in a study, by sampler; median over its studies, as
+        sampler_s: seconds of the sampler in a study: the first one waits for imports.
     """
 
     wall_s: float
@@ -244,15 +244,15 @@ class Comparison:
     def timing(self) -> Timing:
         """What depends on the machine and its load."""
 
-        def mean_last(attribute: str, sampler: str) -> float:
+        def median_last(attribute: str, sampler: str) -> float:
             totals = [getattr(run, attribute) for run in self.runs_of(sampler)]
-            return float(np.mean([total[-1] if len(total) else 0.0 for total in totals]))
+            return float(np.median([total[-1] if len(total) else 0.0 for total in totals]))
 
         return Timing(
             wall_s=self.wall_s,
             utilization=self.utilization,
-            training_s={s: mean_last("training_s", s) for s in self.samplers},
-            sampler_s={s: mean_last("sampler_s", s) for s in self.samplers},
+            training_s={s: median_last("training_s", s) for s in self.samplers},
+            sampler_s={s: median_last("sampler_s", s) for s in self.samplers},
         )
 
 
