@@ -62,6 +62,7 @@ def compare_samplers(
     """
     with storage_errors(), InterruptFlag() as interrupt:
         find_comparison(plan, places, resume=resume)
+        out.mkdir(parents=True, exist_ok=True)  # now: at the end hours would be lost
         with exclusive(comparison_folder(places, plan.spec.name)):
             # Again, now that no other driver can change it.
             recorded = find_comparison(plan, places, resume=resume)

@@ -325,6 +325,15 @@ def test_wrong_arguments_exit_with_2_and_leave_nothing(
     assert sorted(here.folder.iterdir()) == before
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(here: Shell) -> None:
+    done = here.hpo("compare", "branin.yaml", "--out", "branin.yaml")
+    assert done.returncode == 3
+    assert "branin.yaml: File exists" in done.stderr
+    assert "starting Ray" not in done.stderr
+    assert_no_traceback(done)
+    assert optuna.get_all_study_names(here.storage_url) == []
+
+
 # -- what is told ---------------------------------------------------------------------------------
 
 
