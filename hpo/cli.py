@@ -123,6 +123,54 @@ def validate(
 
 
 @app.command()
+def compare(
+    spec_path: SpecArgument,
+    samplers: Annotated[
+        str | None, typer.Option(metavar="A,B", help="At least two [grid,random,tpe,gp].")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Studies of each sampler.")] = 10,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Of each study [the spec's budget].")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For report and tables [runs/NAME-compare].")
+    ] = None,
+    overrides: OverrideOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a comparison.")] = False,
+    print_json: JsonOption = False,
+    storage: StorageOption = None,
+) -> None:
+    """Compare samplers on SPEC at one budget: which is better, by how much, how sure.
+
+    hpo compare search_spaces/branin.yaml --samplers random,tpe,gp --trials 30
+    """
+    from rich.console import Console
+
+    from hpo.compare import compare_samplers
+    from hpo.comparison import REPORT_FILE, as_json, comparison_text, power_warning
+    from hpo.comparison_progress import ComparisonProgress
+    from hpo.comparison_workspace import comparison_folder, plan_comparison
+
+    places = _places_beside(spec_path, storage, None)
+    plan = plan_comparison(spec_path, overrides or (), places, samplers, seeds, trials)
+    folder = out or comparison_folder(places, plan.spec.name)
+    for note in plan.notes:
+        _say(f"note: {note}")
+    if warning := power_warning(seeds, len(plan.samplers)):
+        _say(f"warning: {warning}")
+    n_trials = {key: plan.n_trials_of(key) for key in plan.keys}
+    with ComparisonProgress(Console(stderr=True), n_trials) as progress:
+        comparison = compare_samplers(
+            plan, places, folder, progress, resume=resume, resume_command=_resume_command()
+        )
+    if print_json:
+        typer.echo(json.dumps(as_json(comparison)))
+    else:
+        typer.echo(comparison_text(comparison))
+        typer.echo(f"report: {os.path.relpath(folder / REPORT_FILE)}")
+
+
+@app.command()
 def export(
     name: NameArgument,
     formats: Annotated[
@@ -324,12 +372,9 @@ def _spec_and_places(
     storage: str | None,
     tracking_uri: str | None,
 ) -> tuple[ExperimentSpec, Places]:
-    from dataclasses import replace
-
     from hpo.spec import load_spec
 
-    places = _places(storage, tracking_uri)
-    places = replace(places, imports=(*places.imports, spec_path.resolve().parent))
+    places = _places_beside(spec_path, storage, tracking_uri)
     return load_spec(spec_path, overrides or (), places.imports), places
 
 
@@ -338,6 +383,14 @@ def _warn_about(spec: ExperimentSpec) -> None:
 
     for warning in warnings_about(spec):
         _say(f"warning: {warning}")
+
+
+def _places_beside(spec_path: Path, storage: str | None, tracking_uri: str | None) -> Places:
+    """With the folder of the spec to look for its trainable in."""
+    from dataclasses import replace
+
+    places = _places(storage, tracking_uri)
+    return replace(places, imports=(*places.imports, spec_path.resolve().parent))
 
 
 def _places(storage: str | None, tracking_uri: str | None) -> Places:

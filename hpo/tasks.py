@@ -109,8 +109,8 @@ class TaskSource(Protocol):
     """One stage of an experiment: hands out tasks, and is told how they went."""
 
     @property
-    def scheduler(self) -> Any:
-        """Ray's scheduler that may stop the stage's tasks early; None if nothing may."""
+    def knows_ahead(self) -> bool:
+        """Whether the next task is the same before and after the tasks that run have ended."""
 
     @property
     def is_over_time(self) -> bool:
@@ -118,6 +118,9 @@ class TaskSource(Protocol):
 
     def next_task(self) -> TrialTask | None:
         """The next task; None if there is no more. The stage is over once all its tasks ended."""
+
+    def scheduler_of(self, task: TrialTask) -> Any:
+        """Ray's scheduler that may stop this task early; None if nothing may."""
 
     def reported(self, task: TrialTask, report: EpochReport) -> None:
         """A task goes on after this epoch."""
@@ -129,7 +132,7 @@ class TaskSource(Protocol):
 class TaskList:
     """A stage whose tasks are known beforehand and run to their end."""
 
-    scheduler = None
+    knows_ahead = True
     is_over_time = False
 
     def __init__(
@@ -137,22 +140,25 @@ class TaskList:
     ) -> None:
         """``on_end`` gets each task, its last report and the seconds of all its epochs."""
         self._tasks, self._on_end = list(tasks), on_end
-        self._seconds: dict[tuple[int, int | None], float] = {}
+        self._seconds: dict[Path, float] = {}
 
     def next_task(self) -> TrialTask | None:
         """The tasks in order."""
         return self._tasks.pop(0) if self._tasks else None
 
+    def scheduler_of(self, task: TrialTask) -> None:
+        """Nothing stops them."""
+
     def reported(self, task: TrialTask, report: EpochReport) -> None:
         """Add up the seconds."""
-        key = (task.number, task.seed_index)
+        key = task.context.folder  # each task has its own
         self._seconds[key] = self._seconds.get(key, 0.0) + report.seconds
 
     def ended(self, task: TrialTask, report: EpochReport | None) -> None:
         """Hand the task over."""
         report = report or worker_died(task)
         self.reported(task, report)
-        self._on_end(task, report, self._seconds[task.number, task.seed_index])
+        self._on_end(task, report, self._seconds[task.context.folder])
 
 
 def worker_died(task: TrialTask) -> EpochReport:

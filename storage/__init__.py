@@ -1,5 +1,6 @@
 """The ledger: Optuna's study and our own tables, in one database."""
 
+from storage.comparisons import ComparisonLedger, ComparisonRecord, StudyKey
 from storage.database import (
     DatabaseError,
     database_exists,
@@ -35,6 +36,8 @@ from storage.studies import (
 )
 
 __all__ = [
+    "ComparisonLedger",
+    "ComparisonRecord",
     "DatabaseError",
     "EpochRecord",
     "ExperimentRecord",
@@ -43,6 +46,7 @@ __all__ = [
     "LrRangeRecord",
     "RerunRecord",
     "SearchEnd",
+    "StudyKey",
     "TestReading",
     "constraints_of",
     "count_states",

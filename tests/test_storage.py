@@ -19,6 +19,8 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
 from storage import (
+    ComparisonLedger,
+    ComparisonRecord,
     DatabaseError,
     EpochRecord,
     ExperimentRecord,
@@ -347,3 +349,35 @@ def test_a_value_of_an_epoch_that_is_trained_again_replaces_the_first(study: opt
     requeue_running(study)
     put_intermediate_value(study.ask(SPACE), 1, 7.0)
     assert study.trials[0].intermediate_values == {1: 7.0, 2: 8.0}
+
+
+def test_what_is_recorded_of_a_comparison_is_read_back_by_study(tmp_path: Path) -> None:
+    """A trial that is run again replaces its own epochs, and nobody else's."""
+    ledger = ComparisonLedger(open_engine(f"sqlite:///{tmp_path / 'hpo.db'}"))
+    record = ComparisonRecord(
+        id="c" * 32,
+        name="branin",
+        spec="name: branin\n",
+        samplers=["random", "tpe"],
+        n_seeds=2,
+        created_at=NOON,
+        versions={"optuna": "5.0.0"},
+        git_commit=None,
+    )
+    ledger.put(record)
+    longer = [EPOCH, replace(EPOCH, epoch=2)]
+    ledger.put_trial(record.id, ("tpe", 0), 3, 0.5, longer)
+    ledger.put_trial(record.id, ("tpe", 1), 3, 0.25, [EPOCH])
+    ledger.put_trial(record.id, ("tpe", 0), 3, 0.75, [EPOCH])
+    ledger.put_trial(record.id, ("random", 0), 0, 0.0, [])
+    ledger.add_rerun(record.id, ("tpe", 1), RERUN)
+    ledger.put(replace(record, finished_at=LATER))
+    assert ledger.find("branin") == replace(record, finished_at=LATER)
+    assert ledger.names() == ["branin"]
+    assert ledger.epochs(record.id) == {("tpe", 0): {3: [EPOCH]}, ("tpe", 1): {3: [EPOCH]}}
+    assert ledger.proposals(record.id) == {
+        ("random", 0): {0: 0.0},
+        ("tpe", 0): {3: 0.75},
+        ("tpe", 1): {3: 0.25},
+    }
+    assert ledger.reruns(record.id) == {("tpe", 1): [RERUN]}

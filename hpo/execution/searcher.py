@@ -25,16 +25,18 @@ class TaskSearcher(Searcher):
         self._stages, self._concurrency = stages, concurrency
         self._stage: TaskSource | None = None
         self._running: dict[str, tuple[TaskSource, TrialTask]] = {}
+        self._ahead: list[TrialTask] = []
         self.error: Exception | None = None
         """What went wrong in a stage; Ray would only log it."""
 
     def suggest(self, trial_id: str) -> Any:
         """Ray asks for a task: the next one, None for "ask again", or that there is no more."""
-        if len(self._running) >= self._concurrency:
-            return None  # a trial asked for ahead of time would know less of the others
         with self._keeping_error():
+            if len(self._running) >= self._concurrency:
+                self._ask_ahead()
+                return None
             while self.error is None:
-                if self._stage is not None and (task := self._stage.next_task()) is not None:
+                if self._stage is not None and (task := self._next_task(self._stage)) is not None:
                     self._running[trial_id] = (self._stage, task)
                     return {TASK: task}
                 if self._running:
@@ -43,6 +45,16 @@ class TaskSearcher(Searcher):
                 if self._stage is None:
                     break
         return Searcher.FINISHED
+
+    def _next_task(self, stage: TaskSource) -> TrialTask | None:
+        return self._ahead.pop(0) if self._ahead else stage.next_task()
+
+    def _ask_ahead(self) -> None:
+        """While all workers are busy, think of what the next one that is free will do."""
+        stage = self._stage
+        if stage is not None and stage.knows_ahead and len(self._ahead) < self._concurrency:
+            task = stage.next_task()
+            self._ahead += [] if task is None else [task]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Ray hands over an epoch of a task that goes on."""
@@ -66,10 +78,9 @@ class TaskSearcher(Searcher):
         except Exception as error:  # noqa: BLE001  Ray would log it; `run_stages` raises it
             self.error = self.error or error
 
-    def stage_of(self, trial_id: str) -> TaskSource | None:
-        """The stage that a running task belongs to."""
-        stage, _ = self._running.get(trial_id, (None, None))
-        return stage
+    def running(self, trial_id: str) -> tuple[TaskSource, TrialTask] | None:
+        """A running task and the stage that it belongs to."""
+        return self._running.get(trial_id)
 
     def runs_to_end(self, trial_id: str) -> bool:
         """Whether a running task has been chosen to go on, whatever the scheduler would say."""
@@ -88,7 +99,7 @@ class TaskSearcher(Searcher):
 
 
 class StageScheduler(FIFOScheduler):
-    """Asks the scheduler of the stage that a task belongs to; stages without one stop nothing."""
+    """Asks the scheduler that a task's stage names for it; a task without one is not stopped."""
 
     def __init__(self, searcher: TaskSearcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -101,8 +112,8 @@ class StageScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Whether a task goes on after this epoch."""
-        stage = self._searcher.stage_of(trial.trial_id)
-        if stage is not None and stage.is_over_time:
+        running = self._searcher.running(trial.trial_id)
+        if running is not None and running[0].is_over_time:
             return str(TrialScheduler.STOP)
         if self._searcher.runs_to_end(trial.trial_id):
             return str(TrialScheduler.CONTINUE)
@@ -126,8 +137,11 @@ class StageScheduler(FIFOScheduler):
             scheduler.on_trial_remove(tune_controller, trial)
 
     def _scheduler_of(self, trial: Any) -> TrialScheduler | None:
-        stage = self._searcher.stage_of(trial.trial_id)
-        return None if stage is None else stage.scheduler
+        if (running := self._searcher.running(trial.trial_id)) is None:
+            return None
+        stage, task = running
+        scheduler: TrialScheduler | None = stage.scheduler_of(task)
+        return scheduler
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

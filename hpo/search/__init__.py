@@ -2,6 +2,7 @@
 
 from hpo.search.advice import warnings_about
 from hpo.search.ending import is_over, is_spent_on, n_spent, n_trials_of
+from hpo.search.many import ManyStudies
 from hpo.search.narrowing import awaits_lr_range, narrowed
 from hpo.search.opening import (
     enqueue_opening,
@@ -25,14 +26,17 @@ from hpo.search.space import (
     n_grid_cells,
     values,
 )
+from hpo.search.timed import TimedSampler
 
 __all__ = [
     "ANSWERED_BY",
     "SAMPLERS",
     "SCHEDULERS",
+    "ManyStudies",
     "SearchObserver",
     "Space",
     "StudySource",
+    "TimedSampler",
     "ask",
     "awaits_lr_range",
     "build_sampler",

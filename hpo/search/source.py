@@ -65,6 +65,9 @@ class StudySource:
     A search that ends early lets its running trials come to their end, and starts no other.
     """
 
+    knows_ahead = False
+    """A trial asked for ahead of time would know less of the others."""
+
     def __init__(
         self,
         study: Study,
@@ -109,6 +112,12 @@ class StudySource:
     def is_over_time(self) -> bool:
         """Whether the time limit is reached."""
         return self._deadline is not None and time.monotonic() > self._deadline
+
+    @property
+    def n_finished(self) -> int:
+        """Trials that have ended, in this start and before."""
+        trials = self._study.get_trials(deepcopy=False)
+        return sum(trial.state.is_finished() for trial in trials)
 
     def next_task(self) -> TrialTask | None:
         """Ask the study for a trial, unless the budget or the time is spent or it has ended early.
@@ -162,6 +171,10 @@ class StudySource:
                 return replace(task, runs_to_end=True)
             self._answer(trial, same)
         return None
+
+    def scheduler_of(self, task: TrialTask) -> TrialScheduler:
+        """The study's."""
+        return self.scheduler
 
     def reported(self, task: TrialTask, report: EpochReport) -> None:
         """Write one epoch, all its metrics first: the study never knows more than the ledger."""

@@ -1,0 +1,330 @@
+"""The journey of `hpo compare`: many studies side by side, their best re-run, and a verdict."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from hpo.comparison import Comparison, best_trial, write_files
+from hpo.comparison_progress import ComparisonProgress
+from hpo.comparison_workspace import (
+    N_RERUNS,
+    ComparisonWorkspace,
+    Plan,
+    comparison_folder,
+    find_comparison,
+    open_comparison,
+)
+from hpo.errors import NoSuccessfulTrialError, RunInterruptedError
+from hpo.execution import InterruptFlag, ray_cluster, run_stages
+from hpo.places import Places
+from hpo.search import ManyStudies, StudySource, TimedSampler
+from hpo.tasks import EpochReport, TaskList, TaskSource, TrialTask
+from hpo.workspace import exclusive, now, storage_errors
+from storage import ComparisonRecord, EpochRecord, RerunRecord, StudyKey
+from trainables import BEST_WEIGHTS
+
+
+def compare_samplers(
+    plan: Plan,
+    places: Places,
+    out: Path,
+    progress: ComparisonProgress,
+    *,
+    resume: bool,
+    resume_command: str,
+) -> Comparison:
+    """Run every study, re-run its best config, write report and tables.
+
+    Args:
+        plan: what to compare.
+        places: where to keep the studies.
+        out: folder of the report.
+        progress: is told what happens.
+        resume: go on with the comparison of that name, instead of beginning it.
+        resume_command: what to type to go on, for the message of an interrupt.
+
+    Raises:
+        UsageError: if there is nothing to resume, or something that is not resumed.
+        StorageError: if the database or a folder cannot be used.
+        UnfitEnvironmentError: if the machine or cluster lacks the resources.
+        NoSuccessfulTrialError: if no trial of any study succeeded.
+        RunInterruptedError: after SIGINT or SIGTERM.
+    """
+    with storage_errors(), InterruptFlag() as interrupt:
+        find_comparison(plan, places, resume=resume)
+        out.mkdir(parents=True, exist_ok=True)  # now: at the end hours would be lost
+        with exclusive(comparison_folder(places, plan.spec.name)):
+            # Again, now that no other driver can change it.
+            recorded = find_comparison(plan, places, resume=resume)
+            workspace = open_comparison(plan, places, recorded)
+            if workspace.record.finished_at is None:
+                progress.say(f"{plan.spec.name}: starting Ray; results will be in {out}")
+                with ray_cluster(plan.spec.resources) as n_fitting:
+                    interrupt.listen()
+                    run_workers(workspace, progress, n_fitting, interrupt)
+                if interrupt.signum is not None:
+                    raise RunInterruptedError(
+                        interrupt.signum,
+                        f"interrupted; what is finished is kept. Go on with:\n  {resume_command}",
+                    )
+            else:
+                progress.say(f"comparison {plan.spec.name!r} is finished: nothing is left to do")
+            interrupt.release()  # nothing asks any more: a signal now ends the process at once
+            return wind_up(workspace, out)
+
+
+def run_workers(
+    workspace: ComparisonWorkspace,
+    progress: ComparisonProgress,
+    n_fitting: int,
+    interrupt: InterruptFlag,
+) -> None:
+    """Everything that trains."""
+
+    def is_interrupted() -> bool:
+        if interrupt.is_set:
+            progress.say("interrupted: ending the trials that run, which takes up to 10 s")
+        return interrupt.is_set
+
+    concurrency = min(n_fitting, workspace.plan.spec.concurrency or n_fitting)
+    clock = WorkerClock()
+    progress.begin(_finished_trials(workspace))
+    try:
+        run_stages(
+            stages(workspace, progress, clock),
+            workspace.plan.spec.resources,
+            concurrency=concurrency,
+            is_interrupted=is_interrupted,
+        )
+    finally:
+        _record(workspace, lambda record: clock.added_to(record, concurrency))
+
+
+def wind_up(workspace: ComparisonWorkspace, out: Path) -> Comparison:
+    """Everything that needs no worker: statistics and files."""
+    comparison = workspace.comparison()
+    write_files(comparison, out)
+    _record(workspace, lambda record: replace(record, finished_at=record.finished_at or now()))
+    return comparison
+
+
+def stages(
+    workspace: ComparisonWorkspace, progress: ComparisonProgress, clock: WorkerClock
+) -> Iterator[TaskSource]:
+    """All searches side by side, then the re-runs of what they found."""
+    yield ManyStudies([_study_source(workspace, key, progress, clock) for key in workspace.studies])
+    yield _reruns(workspace, progress, clock)
+
+
+def _study_source(
+    workspace: ComparisonWorkspace,
+    key: StudyKey,
+    progress: ComparisonProgress,
+    clock: WorkerClock,
+) -> StudySource:
+    record = workspace.record
+    is_first = key == next(iter(workspace.studies)) and record.data_fingerprint is None
+    watch = StudyWatch(workspace, key, progress, clock)
+    source = StudySource(
+        watch.draft,
+        workspace.plan.study_spec(key),
+        workspace.tasks(key),
+        record_epoch=watch.epoch_recorded,
+        record_fingerprint=partial(_keep_fingerprint, workspace, progress) if is_first else None,
+        observers=[watch],
+    )
+    watch.sampler = watch.draft.sampler = TimedSampler(watch.draft.sampler)
+    return source
+
+
+class StudyWatch:
+    """A `SearchObserver` that moves the trials of a draft into the database as they end.
+
+    The search runs on a draft in memory, because a study in a database writes a dozen times a trial
+    and reads as often: the driver would be slower than many workers. What a killed driver loses are
+    the trials that ran; they are asked for again, with the same numbers, so the same params.
+    """
+
+    sampler: TimedSampler
+
+    def __init__(
+        self,
+        workspace: ComparisonWorkspace,
+        key: StudyKey,
+        progress: ComparisonProgress,
+        clock: WorkerClock,
+    ) -> None:
+        self._workspace, self._key = workspace, key
+        self._progress, self._clock = progress, clock
+        self._tasks = workspace.tasks(key)
+        self._kept = workspace.studies[key]
+        self.draft = draft_of(self._kept)
+        self._sampler_s: dict[int, float] = {}
+        self._epochs: dict[int, list[EpochRecord]] = {}
+        self._n_kept = len(self.draft.get_trials(deepcopy=False))
+
+    def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
+        """Remember the seconds of the sampler."""
+        self._sampler_s[number] = self.sampler.seconds
+        self._epochs[number] = []
+
+    def epoch_recorded(self, epoch: EpochRecord) -> None:
+        """Remember an epoch."""
+        self._epochs[epoch.trial_number].append(epoch)
+
+    def epoch_reported(self, number: int, report: EpochReport) -> None:
+        """A worker was busy."""
+        self._clock.worked(report.seconds)
+
+    def trial_held_back(self, number: int) -> None:
+        """Nothing: it is kept when it has ended."""
+
+    def trial_ended(self, trial: FrozenTrial) -> None:
+        """Keep it, and what ended before it; nobody needs its weights, which could fill a disk."""
+        (self._tasks.trial_folder(trial.number) / BEST_WEIGHTS).unlink(missing_ok=True)
+        # The database numbers trials as they come in: one that overtook another has to wait.
+        for ended in self.draft.get_trials(deepcopy=False)[self._n_kept :]:
+            if not ended.state.is_finished():
+                break
+            self._keep(ended)
+        self._progress.trial_ended(self._key, trial)
+
+    def _keep(self, trial: FrozenTrial) -> None:
+        sampler_s = self._sampler_s.pop(trial.number, 0.0)
+        epochs = self._epochs.pop(trial.number, [])
+        # The study comes last: a trial that is in it has its epochs in the ledger.
+        self._workspace.ledger.put_trial(
+            self._workspace.record.id, self._key, trial.number, sampler_s, epochs
+        )
+        self._kept.add_trial(trial)
+        self._n_kept += 1
+
+
+def draft_of(study: Study) -> Study:
+    """A copy in memory, with the same trials under the same numbers."""
+    draft = optuna.create_study(study_name=study.study_name, direction=study.direction)
+    draft.add_trials(study.get_trials(deepcopy=False))
+    return draft
+
+
+def _reruns(
+    workspace: ComparisonWorkspace, progress: ComparisonProgress, clock: WorkerClock
+) -> TaskList:
+    """Every study's best config on fresh seeds: the same ones for all studies of one seed index.
+
+    Raises:
+        NoSuccessfulTrialError: if no study has one.
+    """
+    metric, ledger = workspace.plan.spec.objective.metric, workspace.ledger
+    comparison_id = workspace.record.id
+    done = {
+        (key, rerun.trial_number, rerun.seed_index)
+        for key, reruns in ledger.reruns(comparison_id).items()
+        for rerun in reruns
+    }
+    missing: list[TrialTask] = []
+    keys: dict[Path, StudyKey] = {}
+    trials = {key: _best(workspace, key) for key in workspace.studies}
+    if not any(trials.values()):
+        raise NoSuccessfulTrialError(_why_nothing_succeeded(workspace))
+    for key, best in trials.items():
+        for seed_index in range(N_RERUNS if best is not None else 0):
+            assert best is not None
+            if (key, best.number, seed_index) not in done:
+                task = workspace.tasks(key).rerun(best.number, best.params, seed_index)
+                keys[task.context.folder] = key
+                missing.append(task)
+
+    def on_end(task: TrialTask, report: EpochReport, seconds: float) -> None:
+        assert task.seed_index is not None
+        clock.worked(seconds)
+        (task.context.folder / BEST_WEIGHTS).unlink(missing_ok=True)
+        record = RerunRecord(
+            trial_number=task.number,
+            seed_index=task.seed_index,
+            seed=task.context.seed,
+            value=report.metrics.get(metric) if report.ending == "complete" else None,
+            fail_reason=report.fail_reason or None,
+            seconds=seconds,
+            finished_at=dt.datetime.now(dt.UTC).replace(tzinfo=None),
+        )
+        ledger.add_rerun(comparison_id, keys[task.context.folder], record)
+        progress.rerun_ended(keys[task.context.folder], record)
+
+    progress.begin_reruns(len(missing))
+    return TaskList(missing, on_end)
+
+
+def _best(workspace: ComparisonWorkspace, key: StudyKey) -> FrozenTrial | None:
+    trials = workspace.studies[key].get_trials(deepcopy=False)
+    return best_trial(trials, maximize=workspace.maximize)
+
+
+def _why_nothing_succeeded(workspace: ComparisonWorkspace) -> str:
+    trials = [t for s in workspace.studies.values() for t in s.get_trials(deepcopy=False)]
+    reasons = [str(t.user_attrs["fail_reason"]) for t in trials if "fail_reason" in t.user_attrs]
+    last = f"; the last failure:\n  {reasons[-1]}" if reasons else ""
+    return f"none of {len(trials)} trials succeeded{last}"
+
+
+def _finished_trials(workspace: ComparisonWorkspace) -> dict[StudyKey, Sequence[FrozenTrial]]:
+    return {
+        key: [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+        for key, study in workspace.studies.items()
+    }
+
+
+def _keep_fingerprint(
+    workspace: ComparisonWorkspace,
+    progress: ComparisonProgress,
+    fingerprint: str,
+    warnings: Sequence[str],
+) -> None:
+    """Record which data the comparison is about, and say what is wrong with them."""
+    for warning in warnings:
+        progress.say(f"warning: {warning}")
+    _record(workspace, lambda record: replace(record, data_fingerprint=fingerprint))
+
+
+def _record(
+    workspace: ComparisonWorkspace, change: Callable[[ComparisonRecord], ComparisonRecord]
+) -> None:
+    """Change the record as it is in the ledger now."""
+    recorded = workspace.ledger.find(workspace.record.name)
+    workspace.ledger.put(change(recorded or workspace.record))
+
+
+class WorkerClock:
+    """How busy the workers of this start have been, from their first epoch to their last."""
+
+    def __init__(self) -> None:
+        self._busy_s = 0.0
+        self._begin: float | None = None
+        self._end = 0.0
+
+    def worked(self, seconds: float) -> None:
+        """A worker has just been busy for so long."""
+        self._end = time.monotonic()
+        if self._begin is None:
+            self._begin = self._end - seconds
+        self._busy_s += seconds
+
+    def added_to(self, record: ComparisonRecord, n_workers: int) -> ComparisonRecord:
+        """The record with the seconds of this start."""
+        wall_s = 0.0 if self._begin is None else self._end - self._begin
+        return replace(
+            record,
+            wall_s=record.wall_s + wall_s,
+            busy_s=record.busy_s + self._busy_s,
+            capacity_s=record.capacity_s + wall_s * n_workers,
+        )

@@ -1,0 +1,105 @@
+"""What a user sees while a comparison runs: a bar on a terminal, else a line for each study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from optuna.trial import FrozenTrial
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from storage import RerunRecord, StudyKey
+
+
+class ComparisonProgress:
+    """Draws on stderr; results go to stdout, elsewhere."""
+
+    def __init__(self, console: Console, n_trials: Mapping[StudyKey, int]) -> None:
+        """``n_trials``: of each study."""
+        self._console, self._left = console, dict(n_trials)
+        self._total = sum(n_trials.values())
+        self._n_studies_ended = 0
+        self._failures: set[str] = set()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._bar.add_task("trials", total=self._total)
+
+    def __enter__(self) -> ComparisonProgress:
+        """Begin to draw, if this is a terminal."""
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the last drawing on the screen."""
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line above the bar, or between the lines."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def begin(self, finished: Mapping[StudyKey, Sequence[FrozenTrial]]) -> None:
+        """Trials of an earlier start."""
+        for key, trials in finished.items():
+            self._left[key] -= len(trials)
+        self._n_studies_ended = sum(left <= 0 for left in self._left.values())
+        n = sum(len(trials) for trials in finished.values())
+        self._bar.update(self._task, completed=n)
+        self.say(f"{self._total - n} trials in {len(self._left)} studies to go")
+
+    def trial_ended(self, key: StudyKey, trial: FrozenTrial) -> None:
+        """One more; a line when it was its study's last, or failed in a new way."""
+        self._left[key] -= 1
+        self._bar.update(self._task, advance=1)
+        place = str(trial.user_attrs.get("fail_place", ""))
+        if place and place not in self._failures:
+            self._failures.add(place)
+            sampler, index = key
+            self.say(
+                f"trial {trial.number} of {sampler}, seed {index}, failed; others like it are not "
+                f"shown:\n  {trial.user_attrs.get('fail_reason')}"
+            )
+        if self._left[key] == 0:
+            self._n_studies_ended += 1
+            if not self._console.is_terminal:
+                sampler, index = key
+                self.say(
+                    f"study {self._n_studies_ended:>3} of {len(self._left)} ended: "
+                    f"{sampler}, seed {index}"
+                )
+
+    def begin_reruns(self, n: int) -> None:
+        """Of the best config of each study."""
+        self.say(f"{n} re-runs on fresh seeds to go")
+        self._bar.update(self._task, description="re-runs", completed=0, total=n)
+
+    def rerun_ended(self, key: StudyKey, record: RerunRecord) -> None:
+        """One more; a line if it failed."""
+        self._bar.update(self._task, advance=1)
+        if record.fail_reason is not None:
+            sampler, index = key
+            self.say(
+                f"re-run of trial {record.trial_number} of {sampler}, seed {index}, failed:\n"
+                f"  {record.fail_reason}"
+            )

@@ -1,0 +1,585 @@
+"""`hpo compare`: pairing, independence of timing, resumption, what is told and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from commands import Shell, assert_no_traceback
+from conftest import BRANIN
+from gate import Gate, halt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState, create_trial
+
+from hpo.comparison import Comparison, comparison_text, study_run, write_files
+from hpo.comparison_workspace import known_samplers, parse_samplers, plan_comparison
+from hpo.errors import SpecError, UsageError
+from hpo.execution.actor import REPORT, TASK
+from hpo.execution.drive import TrialDrive
+from hpo.execution.searcher import TaskSearcher
+from hpo.places import Places
+from hpo.search import SAMPLERS, ManyStudies, StudySource, TimedSampler
+from hpo.spec import ExperimentSpec
+from hpo.tasks import EpochReport, TaskFactory, TaskList, TrialTask
+from storage import EpochRecord, RerunRecord, create_study
+
+DISCRETE = BRANIN.replace("high: 10}", "high: 10, step: 5}").replace(
+    "high: 15}", "high: 15, step: 5}"
+)
+"""Sixteen cells."""
+
+
+# -- many studies on the same workers ------------------------------------------------------------
+
+
+def studies_of(spec: ExperimentSpec, folder: Path, seeds: range) -> list[optuna.Study]:
+    storage = optuna.storages.InMemoryStorage()
+    return [
+        create_study(storage, f"study-{seed}", direction="minimize", metric="loss")
+        for seed in seeds
+    ]
+
+
+def many(spec: ExperimentSpec, studies: list[optuna.Study], folder: Path) -> ManyStudies:
+    return ManyStudies(
+        [
+            StudySource(
+                study,
+                one := spec.model_copy(update={"seed": seed}),
+                TaskFactory(spec=one, import_paths=(), folder=folder / str(seed), data_dir=folder),
+                record_epoch=lambda _: None,
+            )
+            for seed, study in enumerate(studies)
+        ]
+    )
+
+
+def step(stage: ManyStudies, task: TrialTask, drive: TrialDrive) -> bool:
+    """One epoch as Ray would pass it on; returns whether the trial goes on."""
+    report = drive.next_report()
+    scheduler = stage.scheduler_of(task)
+    trial = PastTrial(f"{task.context.folder}")
+    result = {"epoch": report.epoch, "objective": report.metrics["loss"]}
+    if report.epoch == 1:
+        scheduler.on_trial_add(None, trial)
+    if report.ending is None and scheduler.on_trial_result(None, trial, result) == "CONTINUE":
+        stage.reported(task, report)
+        return True
+    scheduler.on_trial_complete(None, trial, result)
+    stage.ended(task, report)
+    drive.close()
+    return False
+
+
+class PastTrial:
+    """What Ray's schedulers read of a trial."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id
+
+
+def record_of(studies: list[optuna.Study]) -> list[list[tuple[Any, ...]]]:
+    return [
+        [(t.params, t.state, t.value, t.intermediate_values, t.user_attrs) for t in study.trials]
+        for study in studies
+    ]
+
+
+def run_on(stage: ManyStudies, turns: Iterator[int], n_workers: int) -> None:
+    """Workers that run one epoch whenever it is their turn, asking ahead while all are busy."""
+    running: list[tuple[TrialTask, TrialDrive]] = []
+    ahead: list[TrialTask] = []
+    while True:
+        while len(running) < n_workers:
+            task = ahead.pop(0) if ahead else stage.next_task()
+            if task is None:
+                break
+            running.append((task, TrialDrive(task)))
+        if not running:
+            return
+        folders = [task.context.folder.parents[1] for task, _ in running]
+        assert len(set(folders)) == len(folders), "a study runs two trials at a time"
+        turn = next(turns)
+        if turn % 3 == 0 and (task := stage.next_task()) is not None:
+            ahead.append(task)
+        place = turn % len(running)
+        if not step(stage, *running[place]):
+            running.pop(place)
+
+
+@settings(deadline=None, max_examples=8)
+@given(turns=st.lists(st.integers(0, 99), min_size=1), n_workers=st.integers(2, 4))
+def test_what_studies_ask_for_does_not_depend_on_the_workers(
+    turns: list[int],
+    n_workers: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Nor on which trial ends first, nor on what is asked ahead: with a scheduler, too."""
+    from itertools import cycle, repeat
+
+    from hpo.spec import parse_spec
+
+    spec = parse_spec(
+        BRANIN,
+        "branin.yaml",
+        ["sampler={name: tpe, n_startup_trials: 2}", "scheduler={name: asha, reduction_factor: 2}"],
+    )
+    records = []
+    for some_turns, n in ((cycle(turns), n_workers), (repeat(1), 1)):
+        folder = tmp_path_factory.mktemp("studies")
+        studies = studies_of(spec, folder, range(3))
+        run_on(many(spec, studies, folder), some_turns, n)
+        records.append(record_of(studies))
+    assert records[0] == records[1]
+    assert [len(study) for study in records[0]] == [6, 6, 6]
+
+
+def test_the_study_with_the_fewest_trials_is_asked_first(
+    branin: Callable[..., ExperimentSpec], tmp_path: Path
+) -> None:
+    """After an interrupt one may have had more than another; they are to end at about one time."""
+    spec = branin()
+    studies = studies_of(spec, tmp_path, range(3))
+    for study, n in zip(studies, (2, 0, 1), strict=True):
+        for _ in range(n):
+            study.add_trial(create_trial(value=1.0, intermediate_values={1: 1.0}))
+    stage, asked = many(spec, studies, tmp_path), []
+    for _ in range(6):
+        task = stage.next_task()
+        assert task is not None
+        asked.append(task.context.folder.parents[1].name)
+        while step(stage, task, drive := TrialDrive(task)):
+            drive.close()
+            break
+        else:
+            continue
+        stage.ended(task, EpochReport(epoch=4, metrics={"loss": 1.0}, seconds=0, ending="complete"))
+    assert asked == ["1", "1", "2", "0", "1", "2"]
+
+
+@pytest.mark.parametrize("knows_ahead", [True, False])
+def test_the_next_task_is_asked_ahead_only_of_a_stage_that_knows_it(
+    *, knows_ahead: bool, branin: Callable[..., ExperimentSpec], tmp_path: Path
+) -> None:
+    factory = TaskFactory(spec=branin(), import_paths=(), folder=tmp_path, data_dir=tmp_path)
+    tasks = [factory.trial(number, {"x1": 0.0, "x2": 0.0}) for number in range(4)]
+    stage = TaskList(tasks, lambda *_: None)
+    stage.knows_ahead = knows_ahead
+    asked: list[int] = []
+    take = stage.next_task
+
+    def next_task() -> TrialTask | None:
+        task = take()
+        asked.append(-1 if task is None else task.number)
+        return task
+
+    stage.next_task = next_task  # type: ignore[method-assign]
+    searcher = TaskSearcher(iter([stage]), concurrency=1)
+    done = {REPORT: EpochReport(epoch=1, metrics={"loss": 1.0}, seconds=0.1, ending="complete")}
+    assert searcher.suggest("a")[TASK].number == 0
+    assert searcher.suggest("b") is None
+    assert asked == ([0, 1] if knows_ahead else [0])
+    searcher.on_trial_complete("a", done)
+    assert searcher.suggest("b")[TASK].number == 1
+    assert searcher.suggest("c") is None
+    assert searcher.suggest("c") is None
+    searcher.on_trial_complete("b", done)
+    assert searcher.suggest("c")[TASK].number == 2
+
+
+def test_a_timed_sampler_draws_what_the_sampler_draws() -> None:
+    space = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    drawn = []
+    for wrap in (lambda sampler: sampler, TimedSampler):
+        sampler = wrap(optuna.samplers.TPESampler(seed=0, n_startup_trials=2))
+        study = optuna.create_study(sampler=sampler)
+        for _ in range(5):
+            trial = study.ask(space)
+            study.tell(trial, trial.params["x"])
+        drawn.append([trial.params for trial in study.trials])
+    assert drawn[0] == drawn[1]
+    assert sampler.seconds > 0
+
+
+# -- what is asked for ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Shell:
+    """A folder with two specs; no Ray."""
+    shell = Shell(tmp_path)
+    shell.write("branin.yaml", BRANIN)
+    shell.write("discrete.yaml", DISCRETE)
+    return shell
+
+
+def plan_in(here: Shell, spec: str, *overrides: str, **options: Any) -> Any:
+    given = {"samplers": None, "n_seeds": 10, "n_trials": None} | options
+    return plan_comparison(here.folder / spec, overrides, Places.of(here.folder, {}), **given)
+
+
+def test_every_sampler_that_a_spec_can_name_can_be_compared(here: Shell) -> None:
+    names = known_samplers()
+    assert len(names) == len(SAMPLERS)
+    plan = plan_in(here, "discrete.yaml", samplers=",".join(names))
+    assert {name: spec.sampler.name for name, spec in plan.samplers.items()} == dict(
+        zip(names, names, strict=True)
+    )
+
+
+def test_studies_of_one_seed_are_paired(here: Shell) -> None:
+    """Their trials and re-runs have the same seeds, whatever the sampler."""
+    plan = plan_in(here, "discrete.yaml", "seed=3")
+    seeds = {key: plan.study_spec(key).seed for key in plan.keys}
+    assert len(seeds) == 40
+    assert len(set(seeds.values())) == 10
+    assert all(seeds[sampler, index] == seeds["random", index] for sampler, index in seeds)
+    again = plan_in(here, "discrete.yaml", "seed=4")
+    assert again.study_spec(("tpe", 0)).seed != seeds["tpe", 0]
+
+
+def test_the_specs_own_sampler_keeps_its_options(here: Shell) -> None:
+    plan = plan_in(here, "branin.yaml", "sampler={name: tpe, n_startup_trials: 3}", n_trials=7)
+    assert plan.samplers["tpe"].sampler.n_startup_trials == 3
+    assert plan.samplers["gp"].sampler.n_startup_trials == 10
+    assert plan.n_trials == 7
+
+
+def test_the_budget_is_one_of_trials_alone(here: Shell) -> None:
+    """A limit of time would give a slow sampler fewer of them."""
+    plan = plan_in(here, "branin.yaml", "budget.time_limit_s=1")
+    assert plan.study_spec(("tpe", 0)).budget.time_limit_s is None
+
+
+def test_grid_is_left_out_with_a_word_where_there_is_none(here: Shell) -> None:
+    plan = plan_in(here, "branin.yaml")
+    assert list(plan.samplers) == ["random", "tpe", "gp"]
+    assert "no grid: " in plan.notes[0]
+    assert "search_space.x1" in plan.notes[0]
+    with pytest.raises(SpecError, match=r"search_space\.x1: sampler grid needs"):
+        plan_in(here, "branin.yaml", samplers="grid,random")
+
+
+def test_a_grid_of_fewer_cells_than_trials_is_said(here: Shell) -> None:
+    plan = plan_in(here, "discrete.yaml", n_trials=30)
+    assert plan.notes == ("the grid has 16 cells, fewer than 30 trials",)
+    assert plan.n_trials_of(("grid", 0)) == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("random,tpee", "unknown sampler 'tpee'; did you mean 'tpe'?"),
+        ("random,xyz", "unknown sampler 'xyz'. Known: "),
+        ("random,tpe,random", "'random' is repeated"),
+        ("random", "at least two"),
+        ("", "at least two"),
+    ],
+)
+def test_samplers_that_cannot_be_compared_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(problem)):
+        parse_samplers(text)
+
+
+def test_a_range_that_is_yet_to_be_found_is_refused_with_the_way_out(here: Shell) -> None:
+    own = "def train(config):\n    return config['lr']\ndef find_lr(config, trial):\n    pass\n"
+    here.write("with_finder.py", own)
+    spec = re.sub(r"search_space:.*?sampler", "search_space: {lr: {from: lr_finder}}\nsampler",
+                  BRANIN, flags=re.S)  # fmt: skip
+    here.write("lr.yaml", spec.replace("analytic", "with_finder:train"))
+    done = here.hpo("compare", "lr.yaml")
+    assert done.returncode == 2
+    assert "hpo lr-find lr.yaml" in done.stderr
+    assert_no_traceback(done)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--samplers", "random,tpee"), "did you mean 'tpe'?"),
+        (("--seeds", "0"), "--seeds"),
+        (("--trials", "0"), "--trials"),
+        (("--resume",), "nothing to resume"),
+        (("-o", "budget.n_trials=few"), "must be a whole number"),
+    ],
+)
+def test_wrong_arguments_exit_with_2_and_leave_nothing(
+    here: Shell, arguments: tuple[str, ...], problem: str
+) -> None:
+    before = sorted(here.folder.iterdir())
+    done = here.hpo("compare", "branin.yaml", *arguments)
+    assert done.returncode == 2
+    assert problem in done.stderr
+    assert_no_traceback(done)
+    assert sorted(here.folder.iterdir()) == before
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(here: Shell) -> None:
+    done = here.hpo("compare", "branin.yaml", "--out", "branin.yaml")
+    assert done.returncode == 3
+    assert "branin.yaml: File exists" in done.stderr
+    assert "starting Ray" not in done.stderr
+    assert_no_traceback(done)
+    assert optuna.get_all_study_names(here.storage_url) == []
+
+
+# -- what is told ---------------------------------------------------------------------------------
+
+
+def a_run(sampler: str, index: int, values: list[float], scores: list[float | None]) -> Any:
+    """A study whose trials took two epochs of half a second each; ``scores`` of its re-runs."""
+    trials = [
+        create_trial(
+            state=TrialState.FAIL if math.isnan(value) else TrialState.COMPLETE,
+            value=None if math.isnan(value) else value,
+            params={"x": float(number + len(sampler))},
+            distributions={"x": optuna.distributions.FloatDistribution(0, 99)},
+        )
+        for number, value in enumerate(values)
+    ]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    best = min(range(len(values)), key=lambda i: math.inf if math.isnan(values[i]) else values[i])
+    now = trials[0].datetime_start
+    return study_run(
+        trials=trials,
+        epochs={
+            number: [
+                EpochRecord(trial_number=number, epoch=e, metrics={}, seconds=0.5, reported_at=now)
+                for e in (1, 2)
+            ]
+            for number in range(len(values))
+        },
+        sampler_s=dict.fromkeys(range(len(values)), 0.1),
+        reruns=[
+            RerunRecord(
+                trial_number=best,
+                seed_index=i,
+                seed=i,
+                value=score,
+                fail_reason=None if score is not None else "ValueError: no",
+                seconds=1.0,
+                finished_at=now,
+            )
+            for i, score in enumerate(scores)
+        ],
+        maximize=False,
+        sampler=sampler,
+        seed_index=index,
+        seed=index,
+        study_name=f"made-up/compare/{sampler}/{index}",
+        n_planned=4,
+        n_reruns=3,
+    )
+
+
+def a_comparison(n_seeds: int = 10, gain: float = 1.0) -> Comparison:
+    """Of a sampler that is better by ``gain`` on every seed, one that is not, and random."""
+    rng = np.random.default_rng(0)
+    runs = []
+    for index in range(n_seeds):
+        noise = float(rng.normal()) / 100
+        base = [9.0, 5.0 + noise, 6.0, 4.0 + noise]
+        runs += [
+            a_run("random", index, base, [4.5 + noise] * 3),
+            a_run("good", index, [v - gain for v in base], [4.5 + noise - gain] * 3),
+            a_run("same", index, base[:3], [4.5 + noise + (-1) ** index / 50] * 3),
+        ]
+    return Comparison(
+        name="made-up", spec="name: made-up\n", trainable="none", metric="loss", maximize=False,
+        seed=0, samplers=("random", "good", "same"), n_seeds=n_seeds, n_trials=4, n_reruns=3,
+        runs=tuple(runs), notes=("the grid has 3 cells, fewer than 4 trials",), wall_s=10.0,
+        utilization=0.95, provenance={"python": "3"},
+    )  # fmt: skip
+
+
+def test_a_clear_difference_is_told_in_words_with_p_share_of_seeds_and_effect() -> None:
+    text = comparison_text(a_comparison()).replace("\n  ", " ")
+    assert "good beats random (p=0.0059 after Holm, better on 10 of 10 seeds, effect 1.00)." in text
+    assert re.search(r"(random and same|same and random): no significant difference \(p=", text)
+    assert "10 seeds can show p >= 0.002 at best, 0.0059 after Holm over 3 pairs." in text
+    assert "fewer than 4 trials" in text
+
+
+def test_samplers_that_drew_the_same_configs_are_told_to_have_done_so() -> None:
+    """GP learns from COMPLETE trials alone; if most are stopped early it is random search."""
+    comparison = a_comparison()
+    twins = [replace(run, sampler="same") for run in comparison.runs_of("random")]
+    others = [run for run in comparison.runs if run.sampler != "same"]
+    text = comparison_text(replace(comparison, runs=(*others, *twins))).replace("\n  ", " ")
+    assert "random and same drew the same configs on every seed" in text
+    assert "good and same" not in text
+    assert "good beats same" in text
+
+
+def test_few_seeds_show_no_difference_however_large() -> None:
+    text = comparison_text(a_comparison(n_seeds=4, gain=100.0))
+    assert "No significant difference between any two samplers." in text
+    assert " beats " not in text
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e-6, 1e6])
+def test_the_table_fits_80_columns(gain: float) -> None:
+    comparison = a_comparison(gain=gain)
+    assert max(map(len, comparison_text(comparison).splitlines())) <= 80
+
+
+def test_the_numbers_of_the_table_are_what_they_say() -> None:
+    best, *_ = a_comparison().summaries
+    assert best.sampler == "good"
+    assert best.seen == pytest.approx(3.0, abs=0.01)
+    assert best.score == pytest.approx(3.5, abs=0.01)
+    assert best.over_report == pytest.approx(0.5)
+    assert best.area == pytest.approx((8 + 4 + 4 + 3) / 4, abs=0.01)
+    assert best.rank == 1.0
+    assert best.random_equivalent is None  # random search never gets there
+    assert best.trials_to_random == pytest.approx(2.0, abs=0.05)
+    assert best.epochs == 8
+
+
+def test_a_study_that_ends_early_keeps_its_incumbent() -> None:
+    curves = a_comparison().curves("same")
+    assert (curves[:, 3] == curves[:, 2]).all()
+
+
+def test_a_study_without_a_success_ranks_last_and_hides_nothing() -> None:
+    comparison = a_comparison()
+    failed = a_run("good", 0, [math.nan] * 4, [])
+    unstable = a_run("good", 1, [1.0] * 4, [1.0, None, 1.0])
+    others = [
+        r for r in comparison.runs if (r.sampler, r.seed_index) not in {("good", 0), ("good", 1)}
+    ]
+    comparison = replace(comparison, runs=(failed, unstable, *others))
+    good = next(s for s in comparison.summaries if s.sampler == "good")
+    assert good.n_without == 2
+    assert good.score == pytest.approx(3.5, abs=0.01)
+    pair = next(p for p in comparison.pairs if {p.first, p.second} == {"good", "random"})
+    assert (pair.test.n_better, pair.test.n_worse) == (8, 2)
+    assert "2 of 10 studies of good have no score" in comparison_text(comparison).replace("\n ", "")
+
+
+def test_the_files_hold_everything_and_are_the_same_each_time(tmp_path: Path) -> None:
+    comparison = a_comparison()
+    for folder in ("one", "two"):
+        write_files(comparison, tmp_path / folder)
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == [
+        *("curves.csv", "curves.png", "ranks.png", "report.html"),
+        *("results.csv", "results.json", "scores.png"),
+    ]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    rows = list(csv.DictReader((tmp_path / "one" / "results.csv").open()))
+    assert len(rows) == 30
+    assert {row["study"] for row in rows} >= {"made-up/compare/good/0"}
+    rows = list(csv.DictReader((tmp_path / "one" / "curves.csv").open()))
+    assert len(rows) == 10 * (4 + 4 + 3)
+    assert [row["epochs"] for row in rows[:4]] == ["2", "4", "6", "8"]
+    page = (tmp_path / "one" / "report.html").read_text()
+    assert "good beats random" in page
+    assert page.count("data:image/png;base64,") == 3
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+
+
+# -- the journey ----------------------------------------------------------------------------------
+
+MY_MODULE = '''
+def train(config, trial):
+    """Halts at the test's `Gate` in the middle of some trial; noisy, so that seeds matter."""
+    for epoch in range(1, 4):
+        if trial.folder.name == "00002" and epoch == 2:
+            HALT
+        yield {"score": config["x"] * (1 - config["x"]) - 1 / epoch + trial.seed % 1000 / 1e5}
+'''
+
+COMPARED = """
+name: NAME
+trainable: my_module:train
+objective: {metric: score, direction: maximize}
+search_space: {x: {type: float, low: 0, high: 1, step: 0.25}}
+sampler: {name: tpe, n_startup_trials: 2}
+scheduler: {name: asha, reduction_factor: 2}
+seed: 1
+budget: {n_trials: 4, max_epochs: 3}
+finalists: {k: 2, n_seeds: 2}
+"""
+
+
+@pytest.fixture
+def gate(shell: Shell) -> Iterator[Gate]:
+    """Closed at first; removed afterwards."""
+    gate = Gate(shell.folder)
+    yield gate
+    gate.remove()
+
+
+def test_an_interrupted_comparison_is_resumed_to_the_result_of_an_undisturbed_one(
+    shell: Shell, gate: Gate
+) -> None:
+    """Equal but for what stands under "timing": verdict, curves, every trial and re-run."""
+    shell.write("my_module.py", MY_MODULE.replace("HALT", halt(shell.folder)))
+    for name in ("cut", "whole"):
+        shell.write(f"{name}.yaml", COMPARED.replace("NAME", name))
+    options = ("--samplers", "grid,random,tpe", "--seeds", "2", "--json")
+    process = shell.start("compare", "cut.yaml", *options)
+    gate.wait_for(process)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    assert "2 seeds the paired test can show p >= 0.5 at best" in stderr
+    assert "hpo compare cut.yaml --samplers grid,random,tpe --seeds 2 --json --resume" in stderr
+    assert "Traceback" not in stderr
+    names = optuna.get_all_study_names(shell.storage_url)
+    trials = [
+        trial
+        for name in names
+        for trial in optuna.load_study(study_name=name, storage=shell.storage_url).trials
+    ]
+    assert 0 < len(trials) < 24
+    assert all(trial.state.is_finished() for trial in trials)
+
+    gate.open()
+    again = shell.hpo("compare", "cut.yaml", *options)
+    assert again.returncode == 2
+    assert "Go on with --resume" in again.stderr
+    more = shell.hpo("compare", "cut.yaml", *options[:2], "--seeds", "20", "--resume")
+    assert more.returncode == 2
+    assert "--seeds: 2 -> 20" in more.stderr
+    resumed = shell.hpo("compare", "cut.yaml", *options, "--resume")
+    whole = shell.hpo("compare", "whole.yaml", *options)
+    assert resumed.returncode == whole.returncode == 0, resumed.stderr + whole.stderr
+
+    def result_of(stdout: str) -> dict[str, Any]:
+        result = json.loads(stdout.replace('"cut', '"whole').replace("name: cut", "name: whole"))
+        assert 0 < result.pop("timing")["utilization"] <= 1
+        return result  # type: ignore[no-any-return]
+
+    assert result_of(resumed.stdout) == result_of(whole.stdout)
+    result = json.loads(whole.stdout)
+    assert sorted(study["study"] for study in result["studies"]) == sorted(
+        name for name in optuna.get_all_study_names(shell.storage_url) if name.startswith("whole")
+    )
+    by_seed = [s["seed"] for s in result["studies"]]
+    assert by_seed == by_seed[:2] * 3
+    assert all(len(study["reruns"]) == 3 for study in result["studies"])
+    assert {study["n_trials"] for study in result["studies"]} == {4}
+    written = json.loads((shell.folder / "runs/whole-compare/results.json").read_text())
+    assert written == result
+
+    shown = shell.hpo("compare", "whole.yaml", *options[:-1], "--resume", "--out", "elsewhere")
+    assert shown.returncode == 0, shown.stderr
+    assert "is finished" in shown.stderr
+    assert "whole: score (higher is better) of 3 samplers x 2 seeds x 4 trials" in shown.stdout
+    assert (shell.folder / "elsewhere" / "report.html").is_file()
