@@ -62,8 +62,12 @@ class StudySource:
         record_epoch: Callable[[EpochRecord], None],
         record_fingerprint: Callable[[str, Sequence[str]], None] | None = None,
         observers: Sequence[SearchObserver] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``record_fingerprint`` gets the data's, and warnings, once; None if it is known."""
+        """``record_fingerprint`` gets the data's, and warnings, once; None if it is known.
+
+        The time limit counts the seconds of ``clock``.
+        """
         requeue_running(study)
         study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed)
         self.scheduler: TrialScheduler = build_scheduler(spec, study.get_trials(deepcopy=False))
@@ -79,12 +83,13 @@ class StudySource:
             trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()
         }
         limit_s = spec.budget.time_limit_s
-        self._deadline = None if limit_s is None else time.monotonic() + limit_s
+        self._clock = clock
+        self._deadline = None if limit_s is None else clock() + limit_s
 
     @property
     def is_over_time(self) -> bool:
         """Whether the time limit is reached."""
-        return self._deadline is not None and time.monotonic() > self._deadline
+        return self._deadline is not None and self._clock() > self._deadline
 
     def next_task(self) -> TrialTask | None:
         """Ask the study for a trial, unless the budget or the time is spent.
@@ -166,15 +171,15 @@ class StudySource:
         self._study.tell(trial, state=TrialState.FAIL)
 
     def _stop_if_all_fail_alike(self) -> None:
-        trials = self._study.get_trials(deepcopy=False)
-        ended = [
-            trial
-            for trial in trials
-            if trial.state.is_finished()
-            and trial.number not in self._ended_before
-            and not is_infeasible(trial)  # these say something of the space, nothing of the code
-        ]
-        if len(ended) < MAX_OPENING_FAILURES or any(t.state != TrialState.FAIL for t in ended):
+        ended = []
+        for trial in self._study.get_trials(deepcopy=False):
+            if not trial.state.is_finished() or trial.number in self._ended_before:
+                continue
+            if trial.state != TrialState.FAIL:
+                return  # mostly the first one: a search of thousands need not look at all
+            if not is_infeasible(trial):  # which says something of the space, not of the code
+                ended.append(trial)
+        if len(ended) < MAX_OPENING_FAILURES:
             return
         places = {str(trial.user_attrs.get("fail_place")) for trial in ended}
         if len(places) == 1:
