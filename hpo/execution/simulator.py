@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +17,9 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from hpo.curves import Course, Curve, Timeline
-from hpo.execution.actor import REPORT, TASK
+from hpo.execution.actor import TASK, result_of
 from hpo.execution.searcher import StageScheduler, TaskSearcher
-from hpo.tasks import EPOCH, OBJECTIVE, EpochReport, TaskSource, TrialTask
+from hpo.tasks import EpochReport, TaskSource, TrialTask
 
 
 @dataclass
@@ -147,11 +146,7 @@ def _goes_on(
     searcher: TaskSearcher, scheduler: StageScheduler, run: _Run, report: EpochReport
 ) -> bool:
     """Tell scheduler and searcher of a report as Ray does; whether the task goes on after it."""
-    result = {
-        REPORT: report,
-        EPOCH: report.epoch,
-        OBJECTIVE: math.nan if report.ending == "failed" else report.metrics[run.task.metric],
-    }
+    result = result_of(run.task, report)
     if report.ending is None:
         decision = scheduler.on_trial_result(None, run, result)
         if decision == TrialScheduler.CONTINUE:
