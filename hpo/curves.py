@@ -1,4 +1,4 @@
-"""Learning curves with a clock, and what workers made of them: the language of simulated searches."""
+"""Learning curves with a clock, and what workers made of them: words of simulated searches."""
 
 from __future__ import annotations
 

@@ -702,6 +702,7 @@ def test_a_model_under_a_name_that_no_file_can_have_is_told_so(shell: Shell, alb
 
 # --- a trainable of a user's own ---
 
+
 @pytest.fixture(scope="module")
 def own_module(shell: Shell) -> Iterator[Path]:
     """own.py in the user's folder."""

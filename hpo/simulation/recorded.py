@@ -55,7 +55,9 @@ def recorded_timeline(
     begin = min((t.datetime_start for t in ended if t.datetime_start), default=None)
     courses = []
     for trial in ended:
-        assert trial.datetime_start and trial.datetime_complete and begin
+        assert begin is not None
+        assert trial.datetime_start is not None
+        assert trial.datetime_complete is not None
         trained = _trained(trial, epochs.get(trial.number, ()), metric)
         courses.append(
             Course(

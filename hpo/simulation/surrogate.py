@@ -185,7 +185,7 @@ class SurrogateError:
     Attributes:
         n_final: complete configs that were held out.
         final_mae: mean absolute error of their final values.
-        final_spread: the same error of predicting the median of all: what the surrogate has to beat.
+        final_spread: the same error of predicting their median: what has to be beaten.
         final_rank_correlation: between predicted and true final values.
         n_seconds: configs whose seconds were compared.
         seconds_mae: mean absolute error of a trial's seconds.

@@ -94,7 +94,9 @@ def _columns(path: Path, names: Sequence[str], spec: ExperimentSpec) -> _Columns
         for name in spec.search_space
         if name not in names
     ]
-    problems += [f"column {name!r} is there twice" for name in {n for n in names if names.count(n) > 1}]
+    problems += [
+        f"column {name!r} is there twice" for name in {n for n in names if names.count(n) > 1}
+    ]
     if VALUE not in names and not epochs:
         problems.append("there is neither a column `value` nor columns `epoch_1`, `epoch_2`, ...")
     if VALUE in names and epochs:
@@ -159,16 +161,12 @@ def _params(cells: Mapping[str, str], space: Mapping[str, Parameter]) -> dict[st
     return params
 
 
-def _trained(
-    cells: Mapping[str, str], params: Mapping[str, Any], columns: _Columns
-) -> Trained:
+def _trained(cells: Mapping[str, str], params: Mapping[str, Any], columns: _Columns) -> Trained:
     """A row whose cells end before the last epoch is a training that ended there itself."""
     texts = [cells[name] for name in columns.values]
     while texts and texts[-1] == "":
         texts.pop()
-    values = tuple(
-        _number(name, text) for name, text in zip(columns.values, texts, strict=False)
-    )
+    values = tuple(_number(name, text) for name, text in zip(columns.values, texts, strict=False))
     seconds = _number(SECONDS, cells[SECONDS]) if columns.has_seconds else float(len(texts) or 1)
     if seconds < 0:
         raise ValueError(f"`{SECONDS}` must be >= 0, got {seconds:g}")
@@ -182,9 +180,7 @@ def _trained(
         fail_reason=reason,
         fail_place=reason,
     )
-    return Trained(
-        params=params, values=values, seconds=each, failure=None if values else failure
-    )
+    return Trained(params=params, values=values, seconds=each, failure=None if values else failure)
 
 
 def _number(name: str, text: str) -> float:
