@@ -89,7 +89,8 @@ class Timeline:
 
         Only what is complete counts, as in the study: a trial that was stopped has no final value.
         """
-        times, bests = [], []
+        times: list[float] = []
+        bests: list[float] = []
         for course in self.courses:
             if course.state != "complete":
                 continue

@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.curves import Course, Timeline
+from hpo.curves import Course, Origin, Timeline
 from hpo.tasks import EpochReport
 from storage import EpochRecord, is_infeasible
 
@@ -53,7 +53,7 @@ def recorded_timeline(
     """The search as it was: its trials in their order and at their times, gaps included."""
     ended = [t for t in trials if t.state in STATES and t.datetime_start and t.datetime_complete]
     begin = min((t.datetime_start for t in ended if t.datetime_start), default=None)
-    courses = []
+    courses, recorded = [], list[Origin](["recorded"])
     for trial in ended:
         assert begin is not None
         assert trial.datetime_start is not None
@@ -66,7 +66,7 @@ def recorded_timeline(
                 ended_s=(trial.datetime_complete - begin).total_seconds(),
                 values=trained.values,
                 seconds=trained.seconds,
-                origins=("recorded",) * len(trained.values),
+                origins=recorded * len(trained.values),
                 state=STATES[trial.state],
             )
         )

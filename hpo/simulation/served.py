@@ -152,10 +152,11 @@ class ServedCurves:
     def _box(self) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
         """Smallest and largest of each column, and whether it was ever absent."""
         encoded = self._encoded[self._with_values]
-        is_absent = encoded < 0
+        is_absent: npt.NDArray[np.bool_] = encoded < 0
         low = np.where(is_absent, np.inf, encoded).min(axis=0)
         high = np.where(is_absent, -np.inf, encoded).max(axis=0)
-        return low, high, is_absent.any(axis=0)
+        has_absent: npt.NDArray[np.bool_] = is_absent.any(axis=0)
+        return low, high, has_absent
 
     @cached_property
     def _range(self) -> tuple[float, float]:

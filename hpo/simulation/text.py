@@ -33,8 +33,8 @@ def replay_text(summary: Mapping[str, Any]) -> str:
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """What the figures mean and how far they can be trusted."""
     lines = [
-        "low and high are quartiles over the seeds; busy is the share of the workers' time",
-        "in which they train; rec/int/ext: epochs (%) recorded, interpolated, extrapolated.",
+        "low, high: quartiles over the seeds; busy: share of the workers' time in which",
+        "they train; rec/int/ext: epochs (%) recorded, interpolated, extrapolated.",
     ]
     if summary["start_s"]:
         lines.append(
