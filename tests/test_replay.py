@@ -13,12 +13,16 @@ import pytest
 from commands import Shell, assert_no_traceback
 from conftest import BRANIN
 from optuna.trial import TrialState
+from ray.tune.schedulers import TrialScheduler
+from test_schedulers import Trial
 
 from hpo.execution import TrialDrive
+from hpo.execution.actor import result_of
 from hpo.places import Places
 from hpo.replay import Replay, Wanted, replay_study
 from hpo.search import StudySource
 from hpo.spec import parse_spec
+from hpo.tasks import TrialTask
 from hpo.workspace import open_workspace
 from storage import open_optuna_storage
 
@@ -40,12 +44,17 @@ finalists: {k: 1, n_seeds: 1}
 
 
 @pytest.fixture(scope="module")
-def studied(shell: Shell) -> Shell:
-    """The folder of a real run, one trial at a time."""
-    shell.write("spec.yaml", SPEC)
-    done = shell.hpo("run", "spec.yaml")
-    assert done.returncode == 0, done.stderr
-    return shell
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A folder in which nothing needs Ray."""
+    return Shell(tmp_path_factory.mktemp("replays"))
+
+
+@pytest.fixture(scope="module")
+def studied(folder: Shell) -> Shell:
+    """The folder of a finished study."""
+    folder.write("spec.yaml", SPEC)
+    write_study(folder, SPEC)
+    return folder
 
 
 def study_of(shell: Shell, name: str = "studied") -> optuna.Study:
@@ -57,18 +66,30 @@ def replayed(shell: Shell, **wanted: Any) -> Replay:
     return replay_study("studied", places, Wanted(**wanted), lambda _: None)
 
 
-def write_study(shell: Shell, name: str, *overrides: str, n_trials: int | None = None) -> None:
-    """A study as a run leaves it, ended after ``n_trials``, without Ray."""
-    spec = parse_spec(BRANIN, "branin.yaml", [f"name={name}", *overrides])
+def write_study(shell: Shell, text: str, *overrides: str, n_trials: int | None = None) -> None:
+    """A study as a run leaves it, ended after ``n_trials``: trained here, one trial at a time."""
+    spec = parse_spec(text, "spec.yaml", overrides)
     workspace = open_workspace(spec, Places.of(shell.folder, {}), None)
     record = partial(workspace.ledger.put_epoch, workspace.experiment.id)
     source = StudySource(workspace.study, spec, workspace.tasks, record_epoch=record)
     n_left = n_trials or spec.budget.n_trials
     while n_left and (task := source.next_task()) is not None:
-        drive, n_left = TrialDrive(task), n_left - 1
-        while (report := drive.next_report()).ending is None:
-            source.reported(task, report)
-        source.ended(task, report)
+        train(source, task)
+        n_left -= 1
+
+
+def train(source: StudySource, task: TrialTask) -> None:
+    """Train until the trainable or the scheduler ends it."""
+    drive, trial = TrialDrive(task), Trial(str(task.number))
+    scheduler: Any = source.scheduler
+    scheduler.on_trial_add(None, trial)
+    while (report := drive.next_report()).ending is None:
+        result = result_of(task, report)
+        if scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+            break
+        source.reported(task, report)
+    scheduler.on_trial_complete(None, trial, result_of(task, report))
+    source.ended(task, report)
 
 
 def test_the_record_has_the_best_so_far_of_the_study_exactly(studied: Shell) -> None:
@@ -77,7 +98,7 @@ def test_the_record_has_the_best_so_far_of_the_study_exactly(studied: Shell) -> 
     begin = min(trial.datetime_start for trial in trials if trial.datetime_start)
     complete = [t for t in trials if t.state == TrialState.COMPLETE and t.datetime_complete]
     complete.sort(key=lambda trial: trial.datetime_complete or begin)
-    values = np.minimum.accumulate([trial.value for trial in complete])
+    values = np.minimum.accumulate([trial.value or 0.0 for trial in complete])
     ends = [(t.datetime_complete or begin) - begin for t in complete]
     is_better = np.diff(values, prepend=np.inf) < 0
     times, best = timeline.best_so_far("minimize")
@@ -86,20 +107,30 @@ def test_the_record_has_the_best_so_far_of_the_study_exactly(studied: Shell) -> 
 
 
 def test_one_trial_at_a_time_the_studys_own_strategy_repeats_the_study(studied: Shell) -> None:
+    assert_repeats(studied)
+
+
+def test_so_it_does_with_the_study_of_a_real_run(shell: Shell) -> None:
+    shell.write("spec.yaml", SPEC)
+    done = shell.hpo("run", "spec.yaml")
+    assert done.returncode == 0, done.stderr
+    assert_repeats(shell)
+
+
+def assert_repeats(shell: Shell) -> None:
     """Same sampler, scheduler and seed: every config, curve and decision is the recorded one."""
-    result = replayed(studied, n_seeds=1, workers=[1])
+    result = replayed(shell, n_seeds=1, workers=[1])
     record, simulated = (strategy.timelines[0] for strategy in result.strategies)
-    assert simulated.origins.keys() == {"recorded"}
-    trials = study_of(studied).trials
-    assert {STATES[course.state] for course in simulated.courses} > {TrialState.PRUNED}
+    trials = study_of(shell).trials
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
     for course, recorded in zip(simulated.courses, record.courses, strict=True):
         trial = trials[course.number]
         assert STATES[course.state] == trial.state
         assert dict(enumerate(course.values, start=1)) == trial.intermediate_values
         assert list(course.seconds) == list(recorded.seconds)
-    assert (
-        simulated.best_so_far("minimize")[1].tolist() == record.best_so_far("minimize")[1].tolist()
-    )
+    best = simulated.best_so_far("minimize")[1]
+    assert best.tolist() == record.best_so_far("minimize")[1].tolist()
+    assert simulated.origins.keys() == {"recorded"}
     assert result.error is None  # nothing was predicted
 
 
@@ -176,31 +207,31 @@ def test_what_cannot_be_followed_is_told(studied: Shell, arguments: list[str], t
     assert told in done.stderr, done.stderr
 
 
-def test_a_study_without_learning_curves_is_refused(shell: Shell) -> None:
-    write_study(shell, "flat", "budget={n_trials: 12, max_epochs: 1}")
-    done = shell.hpo("replay", "flat")
+def test_a_study_without_learning_curves_is_refused(folder: Shell) -> None:
+    write_study(folder, BRANIN, "name=flat", "budget={n_trials: 12, max_epochs: 1}")
+    done = folder.hpo("replay", "flat")
     assert (done.returncode, done.stdout) == (2, "")
     assert "yield its metrics after every epoch" in done.stderr
 
 
-def test_too_few_trials_are_refused_with_the_number_it_takes(shell: Shell) -> None:
-    write_study(shell, "short", "budget={n_trials: 20, max_epochs: 3}", n_trials=7)
-    done = shell.hpo("replay", "short")
+def test_too_few_trials_are_refused_with_the_number_it_takes(folder: Shell) -> None:
+    write_study(folder, BRANIN, "name=short", "budget={n_trials: 20, max_epochs: 3}", n_trials=7)
+    done = folder.hpo("replay", "short")
     assert (done.returncode, done.stdout) == (2, "")
     assert "needs 10 trials" in done.stderr
     assert "'short' has 7" in done.stderr
 
 
-def test_an_unfinished_study_with_enough_trials_is_replayed(shell: Shell) -> None:
-    write_study(shell, "going", "budget={n_trials: 40, max_epochs: 3}", n_trials=12)
-    done = shell.hpo("replay", "going", "--seeds", "1", "--json")
+def test_an_unfinished_study_with_enough_trials_is_replayed(folder: Shell) -> None:
+    write_study(folder, BRANIN, "name=going", "budget={n_trials: 40, max_epochs: 3}", n_trials=12)
+    done = folder.hpo("replay", "going", "--seeds", "1", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"] == 40
 
 
-def test_gp_with_many_workers_is_allowed_and_its_cost_told(shell: Shell) -> None:
-    write_study(shell, "many", "budget={n_trials: 12, max_epochs: 3}")
-    done = shell.hpo("replay", "many", "--samplers", "gp", "--workers", "1024", "--seeds", "1")
+def test_gp_with_many_workers_is_allowed_and_its_cost_told(folder: Shell) -> None:
+    write_study(folder, BRANIN, "name=many", "budget={n_trials: 12, max_epochs: 3}")
+    done = folder.hpo("replay", "many", "--samplers", "gp", "--workers", "1024", "--seeds", "1")
     assert done.returncode == 0, done.stderr
     assert "gp takes about 0.1 s a proposal" in done.stderr
 
@@ -227,11 +258,11 @@ def table_text(columns: str) -> str:
     return "\n".join(rows)
 
 
-def test_a_table_is_searched_in_place_of_a_study(shell: Shell) -> None:
+def test_a_table_is_searched_in_place_of_a_study(folder: Shell) -> None:
     """A grid search finds the best row, whatever the seeds of a config say."""
-    shell.write("benchmark.yaml", TABLE_SPEC)
-    shell.write("t.csv", table_text("value,seconds"))
-    done = shell.hpo(
+    folder.write("benchmark.yaml", TABLE_SPEC)
+    folder.write("t.csv", table_text("value,seconds"))
+    done = folder.hpo(
         *("replay", "benchmark.yaml", "--table", "t.csv", "--workers", "1,6", "--json")
     )
     assert done.returncode == 0, done.stderr
@@ -242,10 +273,10 @@ def test_a_table_is_searched_in_place_of_a_study(shell: Shell) -> None:
     assert json.loads(done.stdout)["surrogate_error"] is None
 
 
-def test_a_table_of_curves_is_searched_with_a_scheduler(shell: Shell) -> None:
-    shell.write("curves.yaml", TABLE_SPEC.replace("n_trials: 6", "n_trials: 6, max_epochs: 2"))
-    shell.write("curves.csv", table_text("epoch_1,epoch_2,seconds"))
-    done = shell.hpo("replay", "curves.yaml", "--table", "curves.csv", "--schedulers", "asha,none")
+def test_a_table_of_curves_is_searched_with_a_scheduler(folder: Shell) -> None:
+    folder.write("curves.yaml", TABLE_SPEC.replace("n_trials: 6", "n_trials: 6, max_epochs: 2"))
+    folder.write("curves.csv", table_text("epoch_1,epoch_2,seconds"))
+    done = folder.hpo("replay", "curves.yaml", "--table", "curves.csv", "--schedulers", "asha,none")
     assert done.returncode == 0, done.stderr
     assert "grid/asha" in done.stdout
     assert "Every epoch was recorded" in done.stdout
@@ -266,11 +297,11 @@ def test_a_table_of_curves_is_searched_with_a_scheduler(shell: Shell) -> None:
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(
-    shell: Shell, spec: str, columns: str, options: list[str], told: str
+    folder: Shell, spec: str, columns: str, options: list[str], told: str
 ) -> None:
-    shell.write("benchmark.yaml", spec)
-    shell.write("t.csv", table_text(columns))
-    done = shell.hpo("replay", "benchmark.yaml", "--table", "t.csv", *options)
+    folder.write("benchmark.yaml", spec)
+    folder.write("t.csv", table_text(columns))
+    done = folder.hpo("replay", "benchmark.yaml", "--table", "t.csv", *options)
     assert_no_traceback(done)
     assert (done.returncode, done.stdout) == (2, "")
     assert told in done.stderr, done.stderr

@@ -78,6 +78,8 @@ class StudySource:
         self._record_epoch, self._record_fingerprint = record_epoch, record_fingerprint
         self._observers = observers
         self._running: dict[int, optuna.Trial] = {}
+        # Counted along: to count thousands of trials for each new one would take longer than it.
+        self._n_finished = n_finished(study)
         # Their failures are no reason to stop: what caused them may have been mended since.
         self._ended_before = {
             trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()
@@ -98,7 +100,7 @@ class StudySource:
             NoSuccessfulTrialError: if the first trials to end, five or more, failed for one reason.
         """
         self._stop_if_all_fail_alike()
-        is_spent = n_finished(self._study) + len(self._running) >= self._n_trials
+        is_spent = self._n_finished + len(self._running) >= self._n_trials
         if is_spent or self.is_over_time:
             return None
         trial = self._study.ask(self._space)
@@ -157,6 +159,7 @@ class StudySource:
                 return
             else:
                 self._study.tell(trial, state=TrialState.PRUNED)
+        self._n_finished += 1
         ended = self._study.get_trials(deepcopy=False)[task.number]
         for observer in self._observers:
             observer.trial_ended(ended)

@@ -62,6 +62,9 @@ def draw_strategies(
 def _draw_utilization(axes: Any, strategies: Sequence[Strategy]) -> None:
     axes.set_title("utilization", fontsize=10)
     axes.set(xlabel="workers", ylabel="share of time training", xscale="log", ylim=(0, 1.02))
+    numbers = sorted({strategy.n_workers for strategy in strategies})
+    axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
+    axes.minorticks_off()
     axes.grid(color="#e3e3e3")
     for label in dict.fromkeys(strategy.label for strategy in strategies):
         same = [strategy for strategy in strategies if strategy.label == label]

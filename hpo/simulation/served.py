@@ -155,8 +155,7 @@ class ServedCurves:
         is_absent: npt.NDArray[np.bool_] = encoded < 0
         low = np.where(is_absent, np.inf, encoded).min(axis=0)
         high = np.where(is_absent, -np.inf, encoded).max(axis=0)
-        has_absent: npt.NDArray[np.bool_] = is_absent.any(axis=0)
-        return low, high, has_absent
+        return low, high, np.asarray(is_absent.any(axis=0))
 
     @cached_property
     def _range(self) -> tuple[float, float]:

@@ -218,7 +218,7 @@ def cross_validate(
     for fold in range(n_folds if n_configs > 1 else 0):
         kept = np.flatnonzero(fold_of != fold)
         surrogate = Surrogate([trained[index] for index in kept], encoded[kept], seed, whole)
-        for index in np.flatnonzero(fold_of == fold)[:N_ROWS].tolist():
+        for index in map(int, np.flatnonzero(fold_of == fold)[:N_ROWS]):
             config = trained[index]
             values, seconds = surrogate.predict(encoded[index], len(config.values))
             total.append((sum(config.seconds), float(seconds.sum())))
