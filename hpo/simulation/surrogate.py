@@ -216,7 +216,7 @@ def cross_validate(
     final: list[tuple[float, float]] = []
     total: list[tuple[float, float]] = []
     for fold in range(n_folds if n_configs > 1 else 0):
-        kept = np.flatnonzero(fold_of != fold)
+        kept = np.flatnonzero(fold_of != fold).astype(int).tolist()
         surrogate = Surrogate([trained[index] for index in kept], encoded[kept], seed, whole)
         for index in map(int, np.flatnonzero(fold_of == fold)[:N_ROWS]):
             config = trained[index]
