@@ -13,13 +13,15 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from hpo.places import Places
     from hpo.spec import ExperimentSpec
+
+Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -230,6 +232,60 @@ def export(
 
 
 @app.command()
+def replay(
+    name: Annotated[str, typer.Argument(help="Name of an experiment; with --table a YAML file.")],
+    samplers: Annotated[
+        str | None, typer.Option(metavar="A,B", help="E.g. tpe,random [the study's].")
+    ] = None,
+    schedulers: Annotated[
+        str | None, typer.Option(metavar="A,B", help="E.g. asha,none [the study's].")
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N,M", help="E.g. 1,4,16,64,1024 [the study's].")
+    ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Searches of each combination.")] = 10,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="Of each search [the study's].")
+    ] = None,
+    reach: Annotated[
+        str | None, typer.Option(metavar="X,Y", help="Values to time [the record's best].")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Search this table of results.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For page and files [runs/NAME/replay].")
+    ] = None,
+    as_json: JsonOption = False,
+    storage: StorageOption = None,
+) -> None:
+    """Search the record of NAME again, on a simulated clock, with other strategies.
+
+    hpo replay cnn --samplers tpe,random --schedulers asha,none --workers 1,16
+    """
+    from hpo.replay import FOLDER, Wanted, replay_study, replay_table, save
+    from hpo.simulation import replay_text
+
+    wanted = Wanted(
+        samplers=_words(samplers),
+        schedulers=_words(schedulers),
+        workers=_numbers("--workers", workers, int),
+        n_seeds=seeds,
+        n_trials=trials,
+        targets=_numbers("--reach", reach, float),
+    )
+    places = _places(storage, None)
+    if table is None:
+        result = replay_study(name, places, wanted, _say)
+    else:
+        result = replay_table(Path(name), table, wanted, _say)
+    folder = out or places.run_folder(result.spec.name) / FOLDER
+    save(result, folder)
+    typer.echo(json.dumps(result.as_json()) if as_json else replay_text(result.as_json()))
+    _say(f"page, picture and tables in {os.path.relpath(folder)}")
+
+
+@app.command()
 def inspect(
     spec_path: SpecArgument,
     params: ParamOption = None,
@@ -364,6 +420,21 @@ def dashboard(
     from hpo.dashboard import serve_dashboard
 
     serve_dashboard(_places(storage, None), name, port)
+
+
+def _words(text: str | None) -> list[str] | None:
+    """The parts of a list such as ``tpe,random``; None if there is none."""
+    return [part.strip() for part in text.split(",") if part.strip()] if text else None
+
+
+def _numbers(option: str, text: str | None, kind: type[Number]) -> list[Number] | None:
+    from hpo.errors import UsageError
+
+    try:
+        return None if text is None else [kind(word) for word in _words(text) or ()]
+    except ValueError:
+        whole = "whole numbers" if kind is int else "numbers"
+        raise UsageError(f"{option} takes {whole} such as 1,4,16, got {text!r}") from None
 
 
 def _spec_and_places(

@@ -4,5 +4,6 @@ from hpo.execution.cluster import ray_cluster
 from hpo.execution.drive import TrialDrive
 from hpo.execution.interrupts import InterruptFlag
 from hpo.execution.runner import run_stages
+from hpo.execution.simulator import SimulatedClock, simulate
 
-__all__ = ["InterruptFlag", "TrialDrive", "ray_cluster", "run_stages"]
+__all__ = ["InterruptFlag", "SimulatedClock", "TrialDrive", "ray_cluster", "run_stages", "simulate"]

@@ -8,7 +8,7 @@ from typing import Any
 from ray import tune
 
 from hpo.execution.drive import TrialDrive
-from hpo.tasks import EPOCH, NUMBER, OBJECTIVE, TrialTask
+from hpo.tasks import EPOCH, NUMBER, OBJECTIVE, EpochReport, TrialTask
 
 TASK = "task"
 """Key of a Ray trial's config that holds its `TrialTask`."""
@@ -31,22 +31,26 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train one epoch."""
-        report = self._drive.next_report()
-        return {
-            REPORT: report,
-            EPOCH: report.epoch,
-            NUMBER: self._number,
-            # NaN for a failed trial: Ray's median rule needs the key and passes over NaN.
-            OBJECTIVE: report.metrics.get(self._metric, math.nan)
-            if report.ending != "failed"
-            else math.nan,
-            "done": report.ending is not None,
-        }
+        return result_of(self._task, self._drive.next_report())
 
     def cleanup(self) -> None:
         """The run is over, or was interrupted."""
         self._drive.close()
 
     def _take(self, task: TrialTask) -> None:
-        self._metric, self._number = task.metric, task.number
+        self._task = task
         self._drive = TrialDrive(task)
+
+
+def result_of(task: TrialTask, report: EpochReport) -> dict[str, Any]:
+    """A report as the searcher and Ray's schedulers read it."""
+    return {
+        REPORT: report,
+        EPOCH: report.epoch,
+        NUMBER: task.number,
+        # NaN for a failed trial: Ray's median rule needs the key and passes over NaN.
+        OBJECTIVE: report.metrics.get(task.metric, math.nan)
+        if report.ending != "failed"
+        else math.nan,
+        "done": report.ending is not None,
+    }

@@ -97,18 +97,17 @@ class EarlyEnd:
         }
         self._n_judged = 0
 
-    def judge(self) -> SearchEnd | None:
-        """The end that the trials call for, if there is one.
+    def judge(self, n_ended: int) -> SearchEnd | None:
+        """The end that the trials call for, of which ``n_ended`` have ended; None if there is none.
 
         Raises:
             NoSuccessfulTrialError: if configs are infeasible time and again, and no trial is
                 COMPLETE.
         """
-        trials = self._study.get_trials(deepcopy=False)
-        n_ended = sum(trial.state.is_finished() for trial in trials)
         if n_ended == self._n_judged:
             return None  # nothing new: Ray asks many times
         self._n_judged = n_ended
+        trials = self._study.get_trials(deepcopy=False)
         for by, judgement in (
             ("target_value", self._target),
             ("patience_trials", self._patience),
@@ -126,13 +125,15 @@ class EarlyEnd:
         return SearchEnd(by=by, limit=limit, reason=reason, n_trials=budget.n_trials)
 
     def _target(self, trials: Sequence[FrozenTrial]) -> str:
-        target, best = self._spec.budget.target_value, self._incumbent(trials)
+        target = self._spec.budget.target_value
+        best = None if target is None else self._incumbent(trials)
         if target is None or best is None or self._cost(best.value) > self._cost(target):
             return ""
         return f"trial {best.number} reached target_value={target:g}"
 
     def _patience(self, trials: Sequence[FrozenTrial]) -> str:
-        patience, best = self._spec.budget.patience_trials, self._incumbent(trials)
+        patience = self._spec.budget.patience_trials
+        best = None if patience is None else self._incumbent(trials)
         if patience is None or best is None:
             return ""
         later = trials[max(best.number + 1, self._patience_from) :]
@@ -161,12 +162,13 @@ class EarlyEnd:
         """The latest configs that were refused one after the other, if they are too many."""
         if isinstance(self._spec.sampler, GridSpec):
             return []  # which comes to its end anyway
-        ended = [t for t in trials if t.state.is_finished() and t.number not in self._ended_before]
-        n_in_a_row = next(
-            (n for n, trial in enumerate(reversed(ended)) if not was_refused(trial)), len(ended)
-        )
-        too_many = max(100, 10 * self._spec.budget.n_trials)
-        return ended[-n_in_a_row:] if n_in_a_row >= too_many else []
+        in_a_row: list[FrozenTrial] = []
+        for trial in reversed(trials):
+            if trial.state.is_finished() and trial.number not in self._ended_before:
+                if not was_refused(trial):
+                    break
+                in_a_row.insert(0, trial)
+        return in_a_row if len(in_a_row) >= max(100, 10 * self._spec.budget.n_trials) else []
 
     def _incumbent(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         return min(_feasible(trials), key=lambda trial: self._cost(trial.value), default=None)

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError
-from hpo.search.ending import EarlyEnd, n_spent, n_trials_of, take_up
+from hpo.search.ending import EarlyEnd, is_spent_on, n_spent, n_trials_of, take_up
 from hpo.search.holding import FIRST_VALUE, HeldBack
 from hpo.search.opening import enqueue_opening
 from hpo.search.samplers import build_sampler, sampler_text
@@ -78,10 +78,12 @@ class StudySource:
         recorded_epochs: Callable[[int], Sequence[EpochRecord]] = lambda _: (),
         record_fingerprint: Callable[[str, Sequence[str]], None] | None = None,
         observers: Sequence[SearchObserver] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``recorded_epochs`` are those of a trial, for another one that would train the same.
 
-        ``record_fingerprint`` gets the data's, and warnings, once; None if it is known.
+        ``record_fingerprint`` gets the data's, and warnings, once; None if it is known. The time
+        limit counts the seconds of ``clock``.
         """
         self._n_trials = n_trials_of(spec)
         requeue_running(study)
@@ -97,6 +99,9 @@ class StudySource:
         self._observers = observers
         self._running: dict[int, optuna.Trial] = {}
         trials = study.get_trials(deepcopy=False)
+        # Counted along: to count thousands of trials for each new one would take longer than it.
+        self._n_finished = sum(trial.state.is_finished() for trial in trials)
+        self._n_spent = n_spent(trials, spec)
         # Their failures are no reason to stop: what caused them may have been mended since.
         self._ended_before = {trial.number for trial in trials if trial.state.is_finished()}
         self._held = HeldBack(spec)
@@ -106,18 +111,18 @@ class StudySource:
         for trial in trials:
             self._remember(trial)
         limit_s = spec.budget.time_limit_s
-        self._deadline = None if limit_s is None else time.monotonic() + limit_s
+        self._clock = clock
+        self._deadline = None if limit_s is None else clock() + limit_s
 
     @property
     def is_over_time(self) -> bool:
         """Whether the time limit is reached."""
-        return self._deadline is not None and time.monotonic() > self._deadline
+        return self._deadline is not None and self._clock() > self._deadline
 
     @property
     def n_finished(self) -> int:
         """Trials that have ended, in this start and before."""
-        trials = self._study.get_trials(deepcopy=False)
-        return sum(trial.state.is_finished() for trial in trials)
+        return self._n_finished
 
     def next_task(self) -> TrialTask | None:
         """Ask the study for a trial, unless the budget or the time is spent or it has ended early.
@@ -143,10 +148,9 @@ class StudySource:
 
     def _is_over(self) -> bool:
         """Whether no trial is to be asked for; what ends a search before its budget is recorded."""
-        trials = self._study.get_trials(deepcopy=False)
-        n_taken = n_spent(trials, self._spec) + len(self._running) + len(self._held)
+        n_taken = self._n_spent + len(self._running) + len(self._held)
         if self._end is None:
-            self._end = self._early_end.judge()
+            self._end = self._early_end.judge(self._n_finished)
             if self._end is None and self.is_over_time and n_taken < self._n_trials:
                 self._end = self._early_end.end_by(
                     "time_limit_s", f"time_limit_s={self._spec.budget.time_limit_s:g} was reached"
@@ -275,6 +279,8 @@ class StudySource:
         """End a trial in the study; returns what stands there, after everybody was told."""
         self._study.tell(trial, value, state=state)
         ended = self._study.get_trials(deepcopy=False)[trial.number]
+        self._n_finished += 1
+        self._n_spent += is_spent_on(ended, self._spec)
         self._remember(ended)
         for observer in self._observers:
             observer.trial_ended(ended)
@@ -291,15 +297,15 @@ class StudySource:
             self._answers.setdefault(task.identity, trial.number)
 
     def _stop_if_all_fail_alike(self) -> None:
-        trials = self._study.get_trials(deepcopy=False)
-        ended = [
-            trial
-            for trial in trials
-            if trial.state.is_finished()
-            and trial.number not in self._ended_before
-            and not is_infeasible(trial)  # these say something of the space, nothing of the code
-        ]
-        if len(ended) < MAX_OPENING_FAILURES or any(t.state != TrialState.FAIL for t in ended):
+        ended = []
+        for trial in self._study.get_trials(deepcopy=False):
+            if not trial.state.is_finished() or trial.number in self._ended_before:
+                continue
+            if trial.state != TrialState.FAIL:
+                return  # mostly the first one: a search of thousands need not look at all
+            if not is_infeasible(trial):  # which says something of the space, not of the code
+                ended.append(trial)
+        if len(ended) < MAX_OPENING_FAILURES:
             return
         places = {str(trial.user_attrs.get("fail_place")) for trial in ended}
         if len(places) == 1:

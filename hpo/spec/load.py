@@ -17,14 +17,15 @@ from hpo.spec.space_rules import space_rules
 
 
 def load_spec(
-    path: Path, overrides: Sequence[str] = (), import_paths: Sequence[Path] = ()
+    path: Path, overrides: Sequence[str] = (), import_paths: Sequence[Path] | None = ()
 ) -> ExperimentSpec:
     """Read and check the spec at ``path``.
 
     Args:
         path: a YAML file.
         overrides: ``path=value`` of the ``-o`` options, applied in order before the check.
-        import_paths: folders to look for a user's trainable in.
+        import_paths: folders to look for a user's trainable in; with None no trainable is asked,
+            because none will be called.
 
     Raises:
         SpecError: listing every problem with its place, value, rule and way out.
@@ -33,7 +34,10 @@ def load_spec(
 
 
 def parse_spec(
-    text: str, name: str, overrides: Sequence[str] = (), import_paths: Sequence[Path] = ()
+    text: str,
+    name: str,
+    overrides: Sequence[str] = (),
+    import_paths: Sequence[Path] | None = (),
 ) -> ExperimentSpec:
     """The same for a text; ``name`` stands for the file in messages."""
     return _check(parse_source(text, name), overrides, import_paths)
@@ -45,7 +49,7 @@ def parse_recorded_spec(text: str) -> ExperimentSpec:
 
 
 def _check(
-    source: Source, overrides: Sequence[str], import_paths: Sequence[Path]
+    source: Source, overrides: Sequence[str], import_paths: Sequence[Path] | None
 ) -> ExperimentSpec:
     for override in overrides:
         source.apply(override)

@@ -17,13 +17,20 @@ from trainables import LR, TRAINABLES, TrainableError, find_trainable
 Problems = list[tuple[KeyPath, str]]
 
 
-def rules_between_sections(data: Mapping[str, Any], import_paths: Sequence[Path]) -> Problems:
-    """Every broken rule as (key path, message)."""
-    return [
+def rules_between_sections(
+    data: Mapping[str, Any], import_paths: Sequence[Path] | None
+) -> Problems:
+    """Every broken rule as (key path, message); with None those that ask no trainable."""
+    problems = [
         *_names_are_unique(data),
         *_scheduler_fits_budget(data),
         *_constraints_are_known(data),
         *_grid_is_finite(data),
+    ]
+    if import_paths is None:
+        return problems
+    return [
+        *problems,
         *_trainable_exists(data, import_paths),
         *_trainable_knows_names(data),
         *_trainable_takes_values(data),

@@ -1,0 +1,174 @@
+"""Serve the curve of any config: as it was recorded, or as the surrogate has it, and say which."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hpo.curves import Curve, FloatArray, Origin
+from hpo.simulation.recorded import Trained
+from hpo.simulation.surrogate import Encoding, Space, Surrogate, SurrogateError, cross_validate
+from hpo.tasks import TrialTask
+
+ABSENT = object()
+
+
+class ServedCurves:
+    """What each config of a search space does, as far as a record tells.
+
+    - A config that was trained is served as it was. Trained several times: the trial's seed says
+      which of them. Its curve, if it was stopped, goes on as the surrogate says, from the value
+      where it stopped.
+    - Another config is predicted. It fails if the nearest trained one did, in the same way.
+    - An epoch is extrapolated beyond what the nearest config, or the config itself, was trained
+      for, and wherever the config lies outside of all that were: a number beyond the smallest or
+      largest, a choice never made, a parameter present or absent as in no other.
+    """
+
+    def __init__(
+        self,
+        trained: Sequence[Trained],
+        space: Space,
+        *,
+        max_epochs: int | None,
+        start_s: float,
+        seed: int,
+    ) -> None:
+        """``start_s`` seconds pass before the first epoch of every trial.
+
+        At least one config must be complete: it tells how long a curve is.
+        """
+        self._trained, self._names = list(trained), tuple(space)
+        self._encoding = Encoding(space)
+        self._max_epochs, self._start_s, self._seed = max_epochs, start_s, seed
+        self._by_config: dict[tuple[Any, ...], list[int]] = {}
+        for index, config in enumerate(self._trained):
+            self._by_config.setdefault(self._key(config.params), []).append(index)
+
+    def __call__(self, task: TrialTask) -> Curve:
+        """The whole curve of a task's config."""
+        indices = self._by_config.get(self._key(task.config))
+        if indices is None:
+            return self._predicted(task.config)
+        index = indices[task.context.seed % len(indices)]
+        trained = self._trained[index]
+        if trained.is_stopped:
+            return self._continued(index, trained)
+        return self._cut(trained.values, trained.seconds, "recorded", trained)
+
+    @cached_property
+    def error(self) -> SurrogateError:
+        """How far predictions are off."""
+        indices = self._with_values
+        chosen = [self._trained[index] for index in indices]
+        return cross_validate(chosen, self._encoded[indices], self._seed, self._surrogate)
+
+    def _key(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(params.get(name, ABSENT) for name in self._names)
+
+    def _predicted(self, params: Mapping[str, Any]) -> Curve:
+        row = self._encoding.row(params)
+        nearest = self._trained[self._nearest(row)]
+        n_epochs = self._n_epochs(row)
+        if nearest.failure is not None:
+            n_epochs = len(nearest.values)
+        if n_epochs == 0:
+            return self._cut((), (), "interpolated", nearest)
+        values, seconds = self._surrogate.predict(row, n_epochs)
+        n_inside = 0 if self._is_outside(row) else len(nearest.values)
+        origins = _origins(n_epochs, "interpolated", n_inside)
+        return self._cut(values.tolist(), seconds.tolist(), origins, nearest)
+
+    def _continued(self, index: int, trained: Trained) -> Curve:
+        row, n_recorded = self._encoded[index], len(trained.values)
+        n_epochs = max(self._n_epochs(row), n_recorded)
+        if n_recorded == n_epochs:
+            return self._cut(trained.values, trained.seconds, "recorded", trained)
+        values, seconds = self._surrogate.predict(row, n_epochs)
+        shift = trained.values[-1] - values[n_recorded - 1] if n_recorded else 0.0
+        return self._cut(
+            [*trained.values, *np.clip(values[n_recorded:] + shift, *self._range).tolist()],
+            [*trained.seconds, *seconds[n_recorded:].tolist()],
+            _origins(n_epochs, "recorded", n_recorded),
+            trained,
+        )
+
+    def _cut(
+        self,
+        values: Sequence[float],
+        seconds: Sequence[float],
+        origins: Origin | Sequence[Origin],
+        like: Trained,
+    ) -> Curve:
+        """The curve, of no more epochs than the search wants; it fails if ``like`` did."""
+        n_epochs, failure = len(values), like.failure
+        if isinstance(origins, str):
+            origins = [origins] * n_epochs
+        if self._max_epochs is not None and n_epochs >= self._max_epochs:
+            n_epochs, failure = self._max_epochs, None
+        return Curve(
+            values=values[:n_epochs],
+            seconds=seconds[:n_epochs],
+            origins=origins[:n_epochs],
+            start_s=self._start_s,
+            failure=failure,
+        )
+
+    def _n_epochs(self, row: FloatArray) -> int:
+        """As many as the nearest config that is complete."""
+        distances = np.square(self._encoded[self._complete] - row).sum(axis=1)
+        return len(self._trained[self._complete[int(distances.argmin())]].values)
+
+    def _nearest(self, row: FloatArray) -> int:
+        return int(np.square(self._encoded - row).sum(axis=1).argmin())
+
+    def _is_outside(self, row: FloatArray) -> bool:
+        low, high, has_absent = self._box
+        is_beyond = (row < low) | (row > high)
+        return bool(np.where(row < 0, ~has_absent, is_beyond).any())
+
+    @cached_property
+    def _encoded(self) -> FloatArray:
+        return np.array([self._encoding.row(config.params) for config in self._trained])
+
+    @cached_property
+    def _complete(self) -> list[int]:
+        return [
+            index
+            for index, config in enumerate(self._trained)
+            if not config.is_stopped and config.failure is None
+        ]
+
+    @cached_property
+    def _with_values(self) -> list[int]:
+        return [index for index, config in enumerate(self._trained) if config.values]
+
+    @cached_property
+    def _box(self) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
+        """Smallest and largest of each column, and whether it was ever absent."""
+        encoded = self._encoded[self._with_values]
+        is_absent: npt.NDArray[np.bool_] = encoded < 0
+        low = np.where(is_absent, np.inf, encoded).min(axis=0)
+        high = np.where(is_absent, -np.inf, encoded).max(axis=0)
+        return low, high, np.asarray(is_absent.any(axis=0))
+
+    @cached_property
+    def _range(self) -> tuple[float, float]:
+        values = list(itertools.chain(*(config.values for config in self._trained)))
+        return min(values), max(values)
+
+    @cached_property
+    def _surrogate(self) -> Surrogate:
+        indices = self._with_values
+        chosen = [self._trained[index] for index in indices]
+        return Surrogate(chosen, self._encoded[indices], self._seed)
+
+
+def _origins(n_epochs: int, inside: Origin, n_inside: int) -> list[Origin]:
+    n_inside = min(n_inside, n_epochs)
+    return [inside] * n_inside + ["extrapolated"] * (n_epochs - n_inside)
