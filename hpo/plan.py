@@ -18,8 +18,8 @@ from hpo.search import (
     n_distinct_configs,
     n_grid_cells,
     n_trials_of,
+    named_sampler,
     record_opening,
-    sampler_text,
 )
 from hpo.spec import ExperimentSpec, GridSpec, condition_text, conditions
 from hpo.workspace import planned_opening
@@ -56,7 +56,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
     """
     opening, drawn_when = planned_opening(spec, places), _conditions(spec)
     budget, resources = spec.budget, spec.resources
-    sampler = sampler_text(spec.sampler, spec.search_space, budget.n_trials)
+    sampler, reason = named_sampler(spec.sampler, spec.search_space, budget.n_trials)
     epochs = (
         "epochs as the trainable likes"
         if budget.max_epochs is None
@@ -69,8 +69,9 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
         f"objective   {spec.objective.direction} {spec.objective.metric}",
         f"search      {n_trials_of(spec)} trials, {epochs}{limit}",
         f"            sampler {sampler}, scheduler {spec.scheduler.name}",
+        *([f"            {sampler}: {reason}"] if reason else []),
         *(f"            {line}" for line in _ends_and_limits(spec)),
-        f"finalists   best {spec.finalists.k} re-run on {spec.finalists.n_seeds} seeds",
+        _finalists_line(spec),
         *([f"            its range of {LR} is found first"] if awaits_lr_range(spec) else []),
         *(f"{'' if index else 'conditions':<12}{text}" for index, text in enumerate(drawn_when)),
         "first configs",
@@ -78,6 +79,14 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
         "nothing was run",
     ]
     return "\n".join(lines)
+
+
+def _finalists_line(spec: ExperimentSpec) -> str:
+    finalists = spec.finalists
+    line = f"finalists   best {finalists.k} re-run on {finalists.n_seeds} seeds"
+    return line + (
+        f", the winner on {finalists.confirmations} more" * (finalists.confirmations > 0)
+    )
 
 
 def _ends_and_limits(spec: ExperimentSpec) -> list[str]:

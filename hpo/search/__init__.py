@@ -11,7 +11,7 @@ from hpo.search.opening import (
     recorded_opening,
     warm_params,
 )
-from hpo.search.samplers import SAMPLERS, build_sampler, sampler_text
+from hpo.search.samplers import SAMPLERS, build_sampler, named_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
 from hpo.search.source import ANSWERED_BY, SearchObserver, StudySource
 from hpo.search.space import (
@@ -53,11 +53,11 @@ __all__ = [
     "n_grid_cells",
     "n_spent",
     "n_trials_of",
+    "named_sampler",
     "narrowed",
     "opening_of",
     "record_opening",
     "recorded_opening",
-    "sampler_text",
     "values",
     "warm_params",
     "warnings_about",

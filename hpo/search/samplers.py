@@ -205,9 +205,9 @@ def build_sampler(spec: SamplerSpec, space: Space, study_seed: int, n_trials: in
     return SAMPLERS[type(spec)](spec, space, study_seed)
 
 
-def sampler_text(spec: SamplerSpec, space: Space, n_trials: int) -> str:
-    """``tpe``, or ``auto (gp, since ...)``: the sampler as a report tells it."""
+def named_sampler(spec: SamplerSpec, space: Space, n_trials: int) -> tuple[str, str]:
+    """``("auto (gp)", "60 trials over 2 ...")``: what proposes, and why if that was chosen."""
     if not isinstance(spec, AutoSpec):
-        return spec.name
+        return spec.name, ""
     chosen, reason = choose_sampler(space, n_trials)
-    return f"auto ({chosen.name}: {reason})"
+    return f"auto ({chosen.name})", reason
