@@ -3,6 +3,7 @@
 from hpo.search.advice import warnings_about
 from hpo.search.narrowing import awaits_lr_range, narrowed
 from hpo.search.opening import (
+    defaults,
     enqueue_opening,
     opening_of,
     record_opening,
@@ -35,6 +36,7 @@ __all__ = [
     "awaits_lr_range",
     "build_sampler",
     "build_scheduler",
+    "defaults",
     "distributions",
     "draw",
     "enqueue_opening",
