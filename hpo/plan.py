@@ -13,6 +13,7 @@ from hpo.search import (
     ask,
     awaits_lr_range,
     build_sampler,
+    defaults,
     draw,
     enqueue_opening,
     n_distinct_configs,
@@ -125,9 +126,12 @@ def first_params(
 
 
 def first_config(spec: ExperimentSpec, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The params of trial 0 but for those ``given``, which may decide about others."""
-    trial = _study_in_memory(spec).ask()
-    return {**draw(trial, spec.search_space, given), **given}
+    """The params of trial 0 but for those ``given``, which may decide about others.
+
+    A parameter that only they make active has its default, if there is one.
+    """
+    space, trial = spec.search_space, _study_in_memory(spec).ask()
+    return {**draw(trial, space, {**defaults(space), **given}), **given}
 
 
 def _study_in_memory(

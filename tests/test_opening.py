@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 from test_space import conditional_spaces, small
 
+from hpo.chosen_config import chosen_config
 from hpo.errors import UsageError
 from hpo.places import Places
 from hpo.search import (
@@ -97,6 +98,15 @@ def test_the_default_of_a_parameter_counts_where_the_draw_makes_it_active() -> N
     space = "search_space.optimizer={type: categorical, choices: [sgd, adam]}"
     firsts = [asked(optimizers(space, "enqueue=[]", f"seed={n}"))[0] for n in range(12)]
     assert {(p["optimizer"], p.get("momentum")) for p in firsts} == {("sgd", 1.0), ("adam", None)}
+
+
+def test_a_config_chosen_by_hand_has_what_its_choices_make_active() -> None:
+    """What is chosen decides about others; what is left open is as in trial 0."""
+    assert "momentum" not in chosen_config(optimizers(), [])
+    config = chosen_config(optimizers(), ["optimizer=sgd"])
+    assert (config["optimizer"], config["momentum"], config["lr"]) == ("sgd", 1.0, 0.01)
+    beside_the_space = chosen_config(optimizers(), ["optimizer=lion"])
+    assert "momentum" not in beside_the_space
 
 
 def test_a_null_that_is_a_choice_can_be_the_default() -> None:

@@ -5,6 +5,7 @@ from hpo.search.ending import is_over, is_spent_on, n_spent, n_trials_of
 from hpo.search.many import ManyStudies
 from hpo.search.narrowing import awaits_lr_range, narrowed
 from hpo.search.opening import (
+    defaults,
     enqueue_opening,
     opening_of,
     record_opening,
@@ -41,6 +42,7 @@ __all__ = [
     "awaits_lr_range",
     "build_sampler",
     "build_scheduler",
+    "defaults",
     "distributions",
     "draw",
     "enqueue_opening",
