@@ -35,6 +35,7 @@ from hpo.tracking import Tracker, short_reason
 from hpo.workspace import (
     Workspace,
     exclusive,
+    experiment_names,
     find_record,
     finished,
     is_finished,
@@ -89,6 +90,11 @@ def run_experiment(
                     + search_goes_on_with(workspace)
                 )
                 return workspace.outcome()
+            if recorded is None and spec.name in experiment_names(places):
+                progress.say(
+                    f"experiment {spec.name!r} had not finished a trial: it begins anew, "
+                    "with the spec as it is now"
+                )
             progress.say(f"{spec.name}: starting Ray; results will be in {places.runs}")
             if recorded is not None:
                 recorded = replace(recorded, finished_at=None)  # it goes on

@@ -198,6 +198,17 @@ class Ledger:
             if changed.rowcount == 0:
                 connection.execute(experiments.insert().values(**vars(experiment)))
 
+    def remove(self, experiment_id: str) -> None:
+        """Remove an experiment and the epochs of its trials; there must be no other record of it.
+
+        Raises:
+            sqlalchemy.exc.IntegrityError: if there is one, where the database looks after it.
+        """
+        self._write(
+            epochs.delete().where(epochs.c.experiment_id == experiment_id),
+            experiments.delete().where(experiments.c.id == experiment_id),
+        )
+
     def put_lr_range(self, experiment_id: str, record: LrRangeRecord) -> None:
         """Record the learning rates of an experiment, once: its trials depend on them."""
         self._write(lr_ranges.insert().values(experiment_id=experiment_id, **vars(record)))

@@ -35,7 +35,7 @@ from hpo.search import (
 from hpo.spec import ExperimentSpec, GridSpec, check_params, parse_recorded_spec, parse_spec
 from hpo.tasks import EpochReport, TaskFactory
 from hpo.workspace import Workspace, find_record, open_workspace
-from storage import create_study, mark_infeasible, open_optuna_storage
+from storage import create_study, open_optuna_storage, put_constraints
 
 Params = dict[str, Any]
 
@@ -64,7 +64,7 @@ def optimizers(*overrides: str) -> ExperimentSpec:
 def asked(spec: ExperimentSpec, study: optuna.Study | None = None) -> list[Params]:
     """What a search asks for from its beginning to its end; nothing is trained."""
     study = study or optuna.create_study()
-    study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed)
+    study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed, spec.budget.n_trials)
     enqueue_opening(study, spec)
     trials = []
     while len(trials) < n_trials_of(spec):
@@ -144,7 +144,8 @@ def test_a_search_that_goes_on_does_not_begin_again(url: str) -> None:
     whole = asked(optimizers())
     first = asked(optimizers("budget.n_trials=4"), stored(url))
     again = stored(url)
-    again.sampler = build_sampler(optimizers().sampler, optimizers().search_space, 0)
+    spec = optimizers()
+    again.sampler = build_sampler(spec.sampler, spec.search_space, 0, spec.budget.n_trials)
     enqueue_opening(again, optimizers())
     assert first + [ask(again, optimizers().search_space).params for _ in range(4)] == whole
 
@@ -229,7 +230,7 @@ def test_the_best_distinct_complete_configs_of_another_study_are_taken(url: str)
     )
     infeasible = study.ask()
     infeasible.suggest_float("lr", 0.001, 1, log=True)
-    mark_infeasible(infeasible)
+    put_constraints(infeasible, [1.0])
     study.tell(infeasible, 0.0)
     best = warm_params(study, {}, spec.search_space)
     assert [params["lr"] for params in best] == [0.2, 0.4, 0.1]
