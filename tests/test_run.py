@@ -14,7 +14,7 @@ from conftest import BRANIN, ROOT
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from storage import Ledger, open_engine
+from storage import Ledger, open_engine, recorded_finalists
 
 MY_MODULE = '''
 import math, os, sys
@@ -178,18 +178,19 @@ def test_finalists_are_rerun_on_fresh_seeds_that_they_share(user: Shell) -> None
     experiment = ledger.find("mine")
     assert experiment is not None
     reruns = ledger.reruns(experiment.id)
-    best = sorted(
-        (trial for trial in study_of(user, "mine").trials if trial.state == TrialState.COMPLETE),
-        key=lambda trial: -(trial.value or 0),
-    )[:2]
-    assert {rerun.trial_number for rerun in reruns} == {trial.number for trial in best}
+    study = study_of(user, "mine")
+    assert {rerun.trial_number for rerun in reruns} == set(recorded_finalists(study))
+    assert {study.trials[rerun.trial_number].state for rerun in reruns} == {TrialState.COMPLETE}
     assert len(reruns) == 4
     seeds = {rerun.trial_number: set() for rerun in reruns}  # type: dict[int, set[int]]
     for rerun in reruns:
         seeds[rerun.trial_number].add(rerun.seed)
     first, second = seeds.values()
     assert first == second
-    assert not first & {trial.user_attrs["seed"] for trial in study_of(user, "mine").trials}
+    assert not first & {trial.user_attrs["seed"] for trial in study.trials}
+    confirmed = ledger.confirmations(experiment.id)
+    assert len({one.trial_number for one in confirmed}) == 1
+    assert len({one.seed for one in confirmed} - first) == 3
 
 
 @pytest.mark.usefixtures("mine_run")
