@@ -202,8 +202,8 @@ def test_a_search_without_a_single_feasible_config_ends_with_the_reason(
     masks = ["-ofixed={dataset: disc_masks, image_size: 64}", "-oobjective.metric=val_iou"]
     done = shell.hpo("run", "deep.yaml", "-obudget.n_trials=3", *masks)
     assert done.returncode == 4
-    assert done.stderr.count(" INFEASIBLE after 0 epochs") == 100
-    assert "the search has stopped: 100 configs in a row were infeasible" in done.stderr
+    assert done.stderr.count(" INFEASIBLE after 0 epochs") == 20
+    assert "the search has stopped: 20 configs in a row were infeasible" in done.stderr
     assert "image_size: must be 32 like the masks of dataset disc_masks, got 64" in done.stderr
     assert "change `fixed` or `search_space`, and begin another experiment" in done.stderr
     assert_no_traceback(done)

@@ -161,7 +161,9 @@ class EarlyEnd:
         reason = f"{len(refused)} configs in a row were infeasible, {_commonest(refused)}"
         if not any(trial.state == TrialState.COMPLETE for trial in trials):
             raise NoSuccessfulTrialError(
-                f"the search has stopped: {reason}. Mend what is fixed, or widen the search space or the constraints"
+                f"the search has stopped: {reason}. No config seems to be feasible: change "
+                f"{'`constraints`, ' if self._spec.constraints else ''}`fixed` or `search_space`, "
+                f"and begin another experiment: -o name={self._spec.name}-2"
             )
         return reason
 
