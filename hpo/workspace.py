@@ -117,7 +117,7 @@ def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> Experi
         return None
     found = ledger.lr_range(recorded.id)
     if unlawful := unlawful_changes(recorded, spec, found):
-        if found is None and not _has_ended_trials(spec.name, storage):
+        if found is None and not _has_trained(spec.name, storage):
             _warm_params(spec, places)
             return None
         raise UsageError(
@@ -138,11 +138,12 @@ def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> Experi
     return replace(recorded, spec=spec_to_yaml(spec if found is None else _narrowed(spec, found)))
 
 
-def _has_ended_trials(name: str, storage: BaseStorage) -> bool:
+def _has_trained(name: str, storage: BaseStorage) -> bool:
+    """Whether a trial has ended, or has an epoch to lose: it may have been cut off or held back."""
     if not study_exists(storage, name):
         return False
     trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
-    return any(trial.state.is_finished() for trial in trials)
+    return any(trial.state.is_finished() or trial.intermediate_values for trial in trials)
 
 
 def open_workspace(

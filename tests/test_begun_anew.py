@@ -15,7 +15,7 @@ from hpo.errors import UsageError
 from hpo.places import Places
 from hpo.spec import parse_spec
 from hpo.workspace import Workspace, find_record, open_workspace
-from storage import EpochRecord, LrRangeRecord
+from storage import EpochRecord, LrRangeRecord, put_intermediate_value
 
 OTHER = ("fixed.noise=0.5", "objective.direction=maximize", "enqueue=[{x1: 1, x2: 2}]")
 
@@ -61,6 +61,13 @@ def test_one_with_a_trial_that_has_ended_stays(state: TrialState, tmp_path: Path
         with pytest.raises(UsageError, match=r"another spec(?s:.*)noise(?s:.*)-o name=branin-2"):
             begin(tmp_path, *OTHER, resume=resume)
     assert len(begin(tmp_path, resume=True).study.trials) == 1
+
+
+def test_one_with_an_epoch_to_lose_stays(tmp_path: Path) -> None:
+    """Its trial was cut off, or is held back until others have trained as long."""
+    put_intermediate_value(begin(tmp_path).study.ask(), 1, 0.5)
+    with pytest.raises(UsageError, match="exists with another spec"):
+        begin(tmp_path, *OTHER)
 
 
 def test_one_whose_learning_rates_were_looked_for_stays(tmp_path: Path) -> None:
