@@ -12,14 +12,14 @@ from hpo.results import params_text
 from hpo.search import (
     ask,
     awaits_lr_range,
-    build_sampler,
     draw,
     enqueue_opening,
     n_distinct_configs,
     n_grid_cells,
     n_trials_of,
     record_opening,
-    sampler_text,
+    search_sampler,
+    search_text,
 )
 from hpo.spec import ExperimentSpec, GridSpec, condition_text, conditions
 from hpo.workspace import planned_opening
@@ -56,7 +56,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
     """
     opening, drawn_when = planned_opening(spec, places), _conditions(spec)
     budget, resources = spec.budget, spec.resources
-    sampler = sampler_text(spec.sampler, spec.search_space, budget.n_trials)
+    sampler = search_text(spec, n_trials_of(spec), len(opening))
     epochs = (
         "epochs as the trainable likes"
         if budget.max_epochs is None
@@ -125,7 +125,7 @@ def _study_in_memory(
     spec: ExperimentSpec, opening: list[dict[str, Any]] | None = None
 ) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = build_sampler(spec.sampler, spec.search_space, spec.seed, spec.budget.n_trials)
+    sampler = search_sampler(spec, spec.budget.n_trials)
     study = optuna.create_study(sampler=sampler)
     if opening is not None:
         record_opening(study, opening)

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 _SAMPLER_KEY = "hpo:sampler"
 _SEARCH_END_KEY = "search_end"
+_STAGE_KEY = "search_stage"
 
 
 def create_study(
@@ -60,6 +61,17 @@ def enqueued_params(trial: FrozenTrial) -> dict[str, Any] | None:
     """What `Study.enqueue_trial` chose for a trial; None if it was not enqueued."""
     params: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
     return params
+
+
+def put_stage(study: Study, trial: FrozenTrial, stage: int) -> None:
+    """Record to which stage of its search a trial belongs, while it is being drawn."""
+    study._storage.set_trial_user_attr(trial._trial_id, _STAGE_KEY, stage)
+
+
+def stage_of(trial: FrozenTrial) -> int | None:
+    """What `put_stage` recorded; None if nothing."""
+    stage: int | None = trial.user_attrs.get(_STAGE_KEY)
+    return stage
 
 
 def record_sampler(study: Study, text: str) -> None:

@@ -26,6 +26,7 @@ from hpo.search.space import (
     n_grid_cells,
     values,
 )
+from hpo.search.staged import search_sampler, search_text
 from hpo.search.timed import TimedSampler
 
 __all__ = [
@@ -58,6 +59,8 @@ __all__ = [
     "record_opening",
     "recorded_opening",
     "sampler_text",
+    "search_sampler",
+    "search_text",
     "values",
     "warm_params",
     "warnings_about",
