@@ -12,15 +12,15 @@ from hpo.results import params_text
 from hpo.search import (
     ask,
     awaits_lr_range,
-    build_sampler,
     defaults,
     draw,
     enqueue_opening,
     n_distinct_configs,
     n_grid_cells,
     n_trials_of,
-    named_sampler,
+    named_search,
     record_opening,
+    search_sampler,
 )
 from hpo.spec import ExperimentSpec, GridSpec, condition_text, conditions
 from hpo.workspace import planned_opening
@@ -57,7 +57,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
     """
     opening, drawn_when = planned_opening(spec, places), _conditions(spec)
     budget, resources = spec.budget, spec.resources
-    sampler, reason = named_sampler(spec.sampler, spec.search_space, budget.n_trials)
+    sampler, note = named_search(spec, n_trials_of(spec), len(opening))
     epochs = (
         "epochs as the trainable likes"
         if budget.max_epochs is None
@@ -70,7 +70,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
         f"objective   {spec.objective.direction} {spec.objective.metric}",
         f"search      {n_trials_of(spec)} trials, {epochs}{limit}",
         f"            sampler {sampler}, scheduler {spec.scheduler.name}",
-        *([f"            {sampler}: {reason}"] if reason else []),
+        *([f"            {sampler}: {note}"] if note else []),
         *(f"            {line}" for line in _ends_and_limits(spec)),
         _finalists_line(spec),
         *([f"            its range of {LR} is found first"] if awaits_lr_range(spec) else []),
@@ -138,7 +138,7 @@ def _study_in_memory(
     spec: ExperimentSpec, opening: list[dict[str, Any]] | None = None
 ) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = build_sampler(spec.sampler, spec.search_space, spec.seed, spec.budget.n_trials)
+    sampler = search_sampler(spec, spec.budget.n_trials)
     study = optuna.create_study(sampler=sampler)
     if opening is not None:
         record_opening(study, opening)

@@ -17,7 +17,7 @@ from hpo.results import params_text
 from hpo.search import ANSWERED_BY, is_spent_on
 from hpo.spec import ExperimentSpec
 from hpo.tasks import EpochReport
-from storage import is_infeasible
+from storage import is_infeasible, stage_of
 
 MAX_ROWS = 10
 COLOURS = {
@@ -111,6 +111,10 @@ class RunProgress:
         same = trial.user_attrs.get(ANSWERED_BY)
         trained = f"after {row.epoch} epochs, {row.seconds:.1f} s"
         how = trained if same is None else f"as trial {same}, not trained again"
+        if stage := stage_of(trial):
+            of_stages = f"stage {stage} of {len(self._spec.stages)}"
+            self._bar.update(self._task, description=f"search, {of_stages}")
+            how = f"{of_stages}, {how}"
         if not self._console.is_terminal:
             value = "" if row.value is None else f" {self._spec.objective.metric}={row.value:.4f}"
             self.say(f"trial {row.number:>3} {row.state:<8}{value} {how}; {row.params}{failure}")

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 _SAMPLER_KEY = "hpo:sampler"
 _FINALISTS_KEY = "hpo:finalists"
 _SEARCH_END_KEY = "search_end"
+_STAGE_KEY = "search_stage"
 
 
 def create_study(
@@ -63,16 +64,27 @@ def enqueued_params(trial: FrozenTrial) -> dict[str, Any] | None:
     return params
 
 
-def record_sampler(study: Study, name: str, reason: str) -> None:
-    """Record which sampler proposes the trials from here on, and why it was chosen."""
-    if recorded_sampler(study) != (name, reason):
-        study.set_user_attr(_SAMPLER_KEY, [name, reason])
+def put_stage(study: Study, trial: FrozenTrial, stage: int) -> None:
+    """Record to which stage of its search a trial belongs, while it is being drawn."""
+    study._storage.set_trial_user_attr(trial._trial_id, _STAGE_KEY, stage)
+
+
+def stage_of(trial: FrozenTrial) -> int | None:
+    """What `put_stage` recorded; None if nothing."""
+    stage: int | None = trial.user_attrs.get(_STAGE_KEY)
+    return stage
+
+
+def record_sampler(study: Study, name: str, note: str) -> None:
+    """Record which sampler proposes the trials from here on, and what is to be said of it."""
+    if recorded_sampler(study) != (name, note):
+        study.set_user_attr(_SAMPLER_KEY, [name, note])
 
 
 def recorded_sampler(study: Study) -> tuple[str, str]:
-    """Its name and the reason, empty if there was none; both empty if no search has begun."""
-    name, reason = study.user_attrs.get(_SAMPLER_KEY, ("", ""))
-    return str(name), str(reason)
+    """Its name and the note, empty if there was none; both empty if no search has begun."""
+    name, note = study.user_attrs.get(_SAMPLER_KEY, ("", ""))
+    return str(name), str(note)
 
 
 def record_finalists(study: Study, numbers: Sequence[int]) -> None:

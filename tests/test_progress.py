@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from hpo.progress import RunProgress
-from hpo.search import ask
+from hpo.search import ask, search_sampler
 from hpo.spec import ExperimentSpec
 from hpo.tasks import EpochReport
 from storage import put_constraints
@@ -21,7 +21,8 @@ def shown(spec: ExperimentSpec, *, width: int, is_terminal: bool) -> list[str]:
     """The last drawing of a search of six trials, of which the fifth fails and the sixth runs."""
     stream = io.StringIO()
     console = Console(file=stream, width=width, force_terminal=is_terminal, color_system=None)
-    study = optuna.create_study(direction=spec.objective.direction)
+    sampler = search_sampler(spec, 6)
+    study = optuna.create_study(direction=spec.objective.direction, sampler=sampler)
     with RunProgress(spec, console, n_trials=6) as progress:
         for number in range(6):
             trial = ask(study, spec.search_space)
@@ -50,6 +51,16 @@ def test_the_table_fits_80_columns_and_shows_every_column(
     assert "best 7.0000 (trial 3)" in text
     assert "running" in text
     assert "ValueError: no (my_module.py:3)" in text
+
+
+def test_of_a_search_in_stages_it_says_which_one_a_trial_belongs_to(
+    branin: Callable[..., ExperimentSpec],
+) -> None:
+    spec = branin("stages=[[x2], [x1]]", "budget.n_trials=6")
+    lines = shown(spec, width=80, is_terminal=False)
+    told = [line.split(" stage ")[1].split(",")[0] for line in lines if " stage " in line]
+    assert told == ["1 of 2"] * 3 + ["2 of 2"] * 2
+    assert "search, stage 2 of 2" in "\n".join(shown(spec, width=80, is_terminal=True))
 
 
 def test_without_a_terminal_there_are_lines_and_no_drawing(

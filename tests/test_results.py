@@ -97,7 +97,7 @@ def outcome_with(spec: ExperimentSpec, *finalists: Finalist, **given: Any) -> Ou
         "test_readings": (),
         "exports": (),
         "sampler": "random",
-        "sampler_reason": "",
+        "sampler_note": "",
     }
     return Outcome(**(known | given))
 

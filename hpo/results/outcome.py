@@ -112,7 +112,7 @@ class Outcome:
 
     ``finalists`` stand best first; ``test_readings`` has one entry unless a raised budget brought
     another winner. ``reruns`` are also those of trials that are finalists no more. ``sampler`` is
-    what proposed the last trials, with the reason if it was chosen by a rule; ``lr_range`` what the
+    what proposed the last trials, with a note on why or in what stages; ``lr_range`` what the
     range test before the search found, if there was one; ``search_end`` why the search ended before
     its budget was spent, if it did.
     """
@@ -125,7 +125,7 @@ class Outcome:
     test_readings: tuple[TestReading, ...]
     exports: tuple[ExportRecord, ...]
     sampler: str
-    sampler_reason: str
+    sampler_note: str
     reruns: tuple[RerunRecord, ...] = ()
     lr_range: LrRangeRecord | None = None
     search_end: SearchEnd | None = None
@@ -162,7 +162,7 @@ def read_outcome(experiment: ExperimentRecord, study: Study, ledger: Ledger) -> 
     """Everything the ledger knows of ``experiment``."""
     spec = parse_recorded_spec(experiment.spec)
     trials, reruns = study.get_trials(deepcopy=False), ledger.reruns(experiment.id)
-    name, reason = recorded_sampler(study)
+    name, note = recorded_sampler(study)
     return Outcome(
         experiment=experiment,
         spec=spec,
@@ -178,7 +178,7 @@ def read_outcome(experiment: ExperimentRecord, study: Study, ledger: Ledger) -> 
         test_readings=tuple(ledger.test_readings(experiment.id)),
         exports=tuple(ledger.exports(experiment.id)),
         sampler=name or spec.sampler.name,
-        sampler_reason=reason,
+        sampler_note=note,
         reruns=tuple(reruns),
         lr_range=ledger.lr_range(experiment.id),
         search_end=search_end(study),

@@ -27,6 +27,7 @@ from hpo.search.space import (
     n_grid_cells,
     values,
 )
+from hpo.search.staged import named_search, search_sampler
 from hpo.search.timed import TimedSampler
 
 __all__ = [
@@ -56,10 +57,12 @@ __all__ = [
     "n_spent",
     "n_trials_of",
     "named_sampler",
+    "named_search",
     "narrowed",
     "opening_of",
     "record_opening",
     "recorded_opening",
+    "search_sampler",
     "values",
     "warm_params",
     "warnings_about",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -15,19 +15,28 @@ def with_failures(study: Study) -> Study:
     Optuna's TPE passes over failed trials, and so proposes their like again. It takes a trial that
     was stopped with nothing to show for the worst of all.
     """
-    shown = _WithFailures.__new__(_WithFailures)
+    return with_trials(study, _shown)
+
+
+def with_trials(study: Study, seen: Callable[[list[FrozenTrial]], list[FrozenTrial]]) -> Study:
+    """The same study, of whose trials one sees what ``seen`` makes of them."""
+    shown = _Seen.__new__(_Seen)
     shown.__dict__.update(study.__dict__)
+    shown._study, shown._seen = study, seen
     return shown
 
 
-class _WithFailures(Study):
+class _Seen(Study):
+    _study: Study
+    _seen: Callable[[list[FrozenTrial]], list[FrozenTrial]]
+
     def _get_trials(
         self,
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
-        trials = _shown(super()._get_trials(deepcopy, None, use_cache))
+        trials = self._seen(self._study._get_trials(deepcopy, None, use_cache))
         return [trial for trial in trials if states is None or trial.state in states]
 
 

@@ -17,9 +17,9 @@ from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError
 from hpo.search.ending import EarlyEnd, is_spent_on, n_spent, n_trials_of, take_up
 from hpo.search.holding import FIRST_VALUE, HeldBack
 from hpo.search.opening import enqueue_opening
-from hpo.search.samplers import build_sampler, named_sampler
 from hpo.search.schedulers import build_scheduler, replay
 from hpo.search.space import ask
+from hpo.search.staged import is_of_opening, must_wait, named_search, search_sampler
 from hpo.spec import ExperimentSpec
 from hpo.tasks import TRACEBACK_FILE, EpochReport, TaskFactory, TrialTask, worker_died
 from storage import (
@@ -88,8 +88,9 @@ class StudySource:
         self._n_trials = n_trials_of(spec)
         requeue_running(study)
         enqueue_opening(study, spec)
-        study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed, self._n_trials)
-        record_sampler(study, *named_sampler(spec.sampler, spec.search_space, self._n_trials))
+        study.sampler = search_sampler(spec, self._n_trials)
+        n_opening = sum(is_of_opening(trial) for trial in study.get_trials(deepcopy=False))
+        record_sampler(study, *named_search(spec, self._n_trials, n_opening))
         self.scheduler: TrialScheduler = build_scheduler(spec, study.get_trials(deepcopy=False))
         self._study, self._tasks, self._spec = study, tasks, spec
         self._space = spec.search_space
@@ -133,6 +134,8 @@ class StudySource:
         """
         self._stop_if_all_fail_alike()
         while not self._is_over():
+            if self._waits_for_stage():
+                return None
             trial = ask(self._study, self._space)
             task = self._tasks.trial(trial.number, trial.params)
             self._tell_started(trial)
@@ -158,6 +161,13 @@ class StudySource:
             if self._end is not None:
                 put_search_end(self._study, self._end)
         return self._end is not None or self.is_over_time or n_taken >= self._n_trials
+
+    def _waits_for_stage(self) -> bool:
+        """Whether the next trial depends on those that run."""
+        if not self._spec.stages:
+            return False
+        trials = self._study.get_trials(deepcopy=False)
+        return must_wait(self._spec, self._n_trials, trials, self._running)
 
     def _next_chosen(self) -> TrialTask | None:
         """The next of the best trials that were held back; the others are over."""

@@ -270,6 +270,15 @@ def grid_points(parameter: Parameter) -> list[Any] | None:
     return list(dict.fromkeys([parameter.low, *points, parameter.high]))
 
 
+def start_value(parameter: RangedParameter) -> Any:
+    """Where to begin: the default; else the first choice, or the middle on its own scale."""
+    if parameter.has_default:
+        return parameter.default
+    if isinstance(parameter, CategoricalParameter):
+        return parameter.choices[0]
+    return _point_between(parameter, Fraction(1, 2))
+
+
 def _point_between(parameter: IntParameter | FloatParameter, share: Fraction) -> int | float:
     """The value at ``share`` of the way from ``low`` to ``high``, on the parameter's own scale."""
     low, high = parameter.low, parameter.high

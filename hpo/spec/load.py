@@ -14,6 +14,7 @@ from hpo.spec.model import ExperimentSpec
 from hpo.spec.rules import rules_between_sections
 from hpo.spec.source import KeyPath, Source, parse_source, read_source
 from hpo.spec.space_rules import space_rules
+from hpo.spec.stage_rules import stage_rules
 
 
 def load_spec(
@@ -65,6 +66,7 @@ def _check(
         for path, message in (
             *rules_between_sections(source.data, import_paths),
             *space_rules(source.data),
+            *stage_rules(source.data),
         )
         if source.place(path) not in wrong_by_themselves
     ]

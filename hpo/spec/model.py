@@ -232,6 +232,9 @@ class ExperimentSpec(Section):
     Its first trials are not drawn: the defaults of the parameters, the params of ``enqueue``, then
     the best of the experiments that ``warm_start`` names.
 
+    With ``stages`` the parameters are searched a few at a time, in that order; the others keep the
+    values of the best trial so far.
+
     With ``trial_seed: common`` all trials train with one seed: nothing but their configs tells them
     apart, and a config that is drawn again is answered from the record. ``constraints`` name
     quantities that the trainable knows of a config before it is trained, or metrics.
@@ -246,6 +249,7 @@ class ExperimentSpec(Section):
     search_space: dict[str, Parameter] = Field(min_length=1)
     enqueue: list[dict[str, Scalar]] = Field(default_factory=list)
     warm_start: list[str] = Field(default_factory=list)
+    stages: list[list[str]] = Field(default_factory=list)
     sampler: SamplerSpec = Field(default_factory=lambda: AutoSpec(name="auto"))
     scheduler: SchedulerSpec = Field(default_factory=lambda: NoSchedulerSpec(name="none"))
     budget: BudgetSpec
