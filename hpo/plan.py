@@ -56,7 +56,8 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
     """
     opening, drawn_when = planned_opening(spec, places), _conditions(spec)
     budget, resources = spec.budget, spec.resources
-    sampler = sampler_text(spec.sampler, spec.search_space, budget.n_trials)
+    n_objectives = len(spec.objectives)
+    sampler = sampler_text(spec.sampler, spec.search_space, budget.n_trials, n_objectives)
     epochs = (
         "epochs as the trainable likes"
         if budget.max_epochs is None
@@ -66,7 +67,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
     lines = [
         f"experiment  {spec.name}, in {places.run_folder(spec.name)}",
         f"trainable   {spec.trainable}, cpu={resources.cpu:g} gpu={resources.gpu:g} per trial",
-        f"objective   {spec.objective.direction} {spec.objective.metric}",
+        f"objective   {', '.join(f'{one.direction} {one.metric}' for one in spec.objectives)}",
         f"search      {n_trials_of(spec)} trials, {epochs}{limit}",
         f"            sampler {sampler}, scheduler {spec.scheduler.name}",
         *(f"            {line}" for line in _ends_and_limits(spec)),
@@ -125,8 +126,11 @@ def _study_in_memory(
     spec: ExperimentSpec, opening: list[dict[str, Any]] | None = None
 ) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = build_sampler(spec.sampler, spec.search_space, spec.seed, spec.budget.n_trials)
-    study = optuna.create_study(sampler=sampler)
+    n_trials, directions = spec.budget.n_trials, [one.direction for one in spec.objectives]
+    sampler = build_sampler(
+        spec.sampler, spec.search_space, spec.seed, n_trials, len(spec.objectives)
+    )
+    study = optuna.create_study(sampler=sampler, directions=directions)
     if opening is not None:
         record_opening(study, opening)
     enqueue_opening(study, spec)

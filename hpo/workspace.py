@@ -39,7 +39,7 @@ from storage import (
     ExperimentRecord,
     Ledger,
     LrRangeRecord,
-    create_study,
+    create_pareto_study,
     database_exists,
     open_engine,
     open_optuna_storage,
@@ -234,8 +234,8 @@ def _laid_out(
 def _study(spec: ExperimentSpec, storage: BaseStorage) -> Study:
     if study_exists(storage, spec.name):
         return optuna.load_study(study_name=spec.name, storage=storage)
-    objective = spec.objective
-    return create_study(storage, spec.name, direction=objective.direction, metric=objective.metric)
+    objectives = {objective.metric: objective.direction for objective in spec.objectives}
+    return create_pareto_study(storage, spec.name, objectives)
 
 
 def new_experiment(spec: ExperimentSpec, places: Places) -> ExperimentRecord:
