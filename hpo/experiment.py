@@ -18,28 +18,37 @@ from hpo.results import (
     REPORT_FILE,
     Finalist,
     Outcome,
+    confirmation_tasks,
     export_model,
     rerun_tasks,
     retrain_task,
     save_examples,
+    wanted_reruns,
     write_model_card,
     write_report,
 )
 from hpo.search import StudySource, awaits_lr_range
 from hpo.spec import ExperimentSpec
 from hpo.synchronization import open_projection, synchronize
-from hpo.tasks import TaskSource
+from hpo.tasks import SideBySide, TaskSource
 from hpo.tracking import Tracker, short_reason
 from hpo.workspace import (
     Workspace,
     exclusive,
+    experiment_names,
     find_record,
     finished,
     is_finished,
     open_workspace,
     storage_errors,
 )
-from storage import TestReading, requeue_running, search_end
+from storage import (
+    TestReading,
+    record_finalists,
+    recorded_finalists,
+    requeue_running,
+    search_end,
+)
 from trainables import BEST_WEIGHTS, PackedModel
 
 
@@ -81,6 +90,11 @@ def run_experiment(
                     + search_goes_on_with(workspace)
                 )
                 return workspace.outcome()
+            if recorded is None and spec.name in experiment_names(places):
+                progress.say(
+                    f"experiment {spec.name!r} had not finished a trial: it begins anew, "
+                    "with the spec as it is now"
+                )
             progress.say(f"{spec.name}: starting Ray; results will be in {places.runs}")
             if recorded is not None:
                 recorded = replace(recorded, finished_at=None)  # it goes on
@@ -176,13 +190,19 @@ def stages(
         record_fingerprint=None if is_known else partial(keep_fingerprint, workspace, progress),
         observers=[progress, tracker],
     )
-    record_rerun = partial(ledger.add_rerun, experiment.id)
-    yield rerun_tasks(workspace.outcome(), workspace.tasks, record_rerun, progress.say)
-    outcome = workspace.outcome()
+    if not recorded_finalists(workspace.study):
+        chosen = [finalist.number for finalist in workspace.outcome().finalists]
+        record_finalists(workspace.study, sorted(chosen))
+    while wanted := wanted_reruns(outcome := workspace.outcome()):
+        record_rerun = partial(ledger.add_rerun, experiment.id)
+        yield rerun_tasks(outcome, wanted, workspace.tasks, record_rerun, progress.say)
+    winner = winner_of(outcome)
+    record = partial(ledger.add_confirmation, experiment.id)
+    last = [confirmation_tasks(outcome, winner, workspace.tasks, record, progress.say)]
     if outcome.export is None:
-        yield retrain_task(
-            winner_of(outcome), workspace.tasks, partial(keep_model, workspace, models)
-        )
+        keep = partial(keep_model, workspace, models)
+        last.insert(0, retrain_task(winner, workspace.tasks, keep))  # it takes longest
+    yield SideBySide(last)
 
 
 def search_goes_on_with(workspace: Workspace) -> str:

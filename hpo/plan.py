@@ -13,13 +13,14 @@ from hpo.search import (
     ask,
     awaits_lr_range,
     build_sampler,
+    defaults,
     draw,
     enqueue_opening,
     n_distinct_configs,
     n_grid_cells,
     n_trials_of,
+    named_sampler,
     record_opening,
-    sampler_text,
 )
 from hpo.spec import ExperimentSpec, GridSpec, condition_text, conditions
 from hpo.workspace import planned_opening
@@ -57,7 +58,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
     opening, drawn_when = planned_opening(spec, places), _conditions(spec)
     budget, resources = spec.budget, spec.resources
     n_objectives = len(spec.objectives)
-    sampler = sampler_text(spec.sampler, spec.search_space, budget.n_trials, n_objectives)
+    sampler, reason = named_sampler(spec.sampler, spec.search_space, budget.n_trials, n_objectives)
     epochs = (
         "epochs as the trainable likes"
         if budget.max_epochs is None
@@ -70,8 +71,9 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
         f"objective   {', '.join(f'{one.direction} {one.metric}' for one in spec.objectives)}",
         f"search      {n_trials_of(spec)} trials, {epochs}{limit}",
         f"            sampler {sampler}, scheduler {spec.scheduler.name}",
+        *([f"            {sampler}: {reason}"] if reason else []),
         *(f"            {line}" for line in _ends_and_limits(spec)),
-        f"finalists   best {spec.finalists.k} re-run on {spec.finalists.n_seeds} seeds",
+        _finalists_line(spec),
         *([f"            its range of {LR} is found first"] if awaits_lr_range(spec) else []),
         *(f"{'' if index else 'conditions':<12}{text}" for index, text in enumerate(drawn_when)),
         "first configs",
@@ -79,6 +81,14 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
         "nothing was run",
     ]
     return "\n".join(lines)
+
+
+def _finalists_line(spec: ExperimentSpec) -> str:
+    finalists = spec.finalists
+    line = f"finalists   best {finalists.k} re-run on {finalists.n_seeds} seeds"
+    return line + (
+        f", the winner on {finalists.confirmations} more" * (finalists.confirmations > 0)
+    )
 
 
 def _ends_and_limits(spec: ExperimentSpec) -> list[str]:
@@ -117,9 +127,12 @@ def first_params(
 
 
 def first_config(spec: ExperimentSpec, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The params of trial 0 but for those ``given``, which may decide about others."""
-    trial = _study_in_memory(spec).ask()
-    return {**draw(trial, spec.search_space, given), **given}
+    """The params of trial 0 but for those ``given``, which may decide about others.
+
+    A parameter that only they make active has its default, if there is one.
+    """
+    space, trial = spec.search_space, _study_in_memory(spec).ask()
+    return {**draw(trial, space, {**defaults(space), **given}), **given}
 
 
 def _study_in_memory(

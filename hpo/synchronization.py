@@ -64,6 +64,8 @@ def _finalist_extras(finalist: Finalist, tasks: TaskFactory) -> dict[str, Any]:
     }
     if finalist.mean is not None:
         metrics["rerun_mean"] = finalist.mean
+    if finalist.confirmed is not None:
+        metrics["confirmed_mean"] = finalist.confirmed.mean
     weights = tasks.trial_folder(finalist.number) / BEST_WEIGHTS
     return {
         "metrics": metrics,
@@ -72,11 +74,13 @@ def _finalist_extras(finalist: Finalist, tasks: TaskFactory) -> dict[str, Any]:
 
 
 def _result_metrics(outcome: Outcome) -> Mapping[str, float]:
-    """The three values whose gaps are the optimism of a search, side by side."""
+    """The values whose gaps are the optimism of a search, side by side."""
     metrics: dict[str, float] = {}
     if outcome.winner is not None and outcome.winner.mean is not None:
         metrics["search_value"] = outcome.winner.search_value
         metrics["rerun_mean"] = outcome.winner.mean
+        if outcome.winner.confirmed is not None:
+            metrics["confirmed_mean"] = outcome.winner.confirmed.mean
     if outcome.test is not None:
         name = f"test_{outcome.test.metric}"
         metrics[name] = outcome.test.value

@@ -168,6 +168,36 @@ class TaskList:
         self._on_end(task, report, self._seconds[task.context.folder])
 
 
+class SideBySide:
+    """Several lists of tasks as one stage: no worker waits at the end of one of them."""
+
+    knows_ahead = True
+    is_over_time = False
+
+    def __init__(self, lists: Sequence[TaskList]) -> None:
+        self._lists = list(lists)
+        self._running: dict[Path, TaskList] = {}
+
+    def next_task(self) -> TrialTask | None:
+        """The tasks of the first list, then those of the second, ..."""
+        for tasks in self._lists:
+            if (task := tasks.next_task()) is not None:
+                self._running[task.context.folder] = tasks
+                return task
+        return None
+
+    def scheduler_of(self, task: TrialTask) -> None:
+        """Nothing stops them."""
+
+    def reported(self, task: TrialTask, report: EpochReport) -> None:
+        """Tell the task's list."""
+        self._running[task.context.folder].reported(task, report)
+
+    def ended(self, task: TrialTask, report: EpochReport | None) -> None:
+        """Tell the task's list."""
+        self._running.pop(task.context.folder).ended(task, report)
+
+
 def worker_died(task: TrialTask) -> EpochReport:
     """The report that a dead worker could not send."""
     reason = f"the worker process of trial {task.number} died; out of memory is the usual cause"
@@ -211,6 +241,12 @@ class TaskFactory:
         """Trial ``number`` once more on a fresh seed, which all finalists share."""
         seed = derive_seed(self.spec.seed, seed_index, "rerun")
         folder = self.folder / "reruns" / f"{number:05d}-{seed_index}"
+        return replace(self._task(number, params, seed, folder), seed_index=seed_index)
+
+    def confirmation(self, number: int, params: Mapping[str, Any], seed_index: int) -> TrialTask:
+        """The winner once more, on a seed that had no part in choosing it."""
+        seed = derive_seed(self.spec.seed, seed_index, "confirmation")
+        folder = self.folder / "confirmations" / f"{number:05d}-{seed_index}"
         return replace(self._task(number, params, seed, folder), seed_index=seed_index)
 
     def retrain(self, number: int, params: Mapping[str, Any]) -> TrialTask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import fcntl
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,7 +88,9 @@ class Workspace:
 
 
 def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> ExperimentRecord | None:
-    """The record of an experiment that goes on, None for a new one; changes no record.
+    """The record of an experiment that goes on, None for one to begin; changes no record.
+
+    One that has come to nothing so far is begun anew if the spec is another one now.
 
     Raises:
         UsageError: if it exists and shall not be resumed, or with another spec, or if it does not
@@ -112,14 +115,34 @@ def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> Experi
             )
         _warm_params(spec, places)  # refuses unknown names before anything is recorded
         return None
-    recorded = with_lawful_changes(recorded, spec, ledger.lr_range(recorded.id))
+    found = ledger.lr_range(recorded.id)
+    if unlawful := unlawful_changes(recorded, spec, found):
+        if found is None and not _has_ended_trials(spec.name, storage):
+            _warm_params(spec, places)
+            return None
+        raise UsageError(
+            "\n  ".join(
+                [
+                    f"experiment {spec.name!r} exists with another spec (recorded -> given):",
+                    *unlawful,
+                    f"Begin another one: -o name={spec.name}-2",
+                ]
+            )
+        )
     if not resume:
         n_done = n_spent(_study(spec, storage).get_trials(deepcopy=False), spec)
         raise UsageError(
             f"experiment {spec.name!r} exists: {n_done} of {n_trials_of(spec)} trials "
             f"are finished. Go on with --resume, or begin another: -o name={spec.name}-2"
         )
-    return recorded
+    return replace(recorded, spec=spec_to_yaml(spec if found is None else _narrowed(spec, found)))
+
+
+def _has_ended_trials(name: str, storage: BaseStorage) -> bool:
+    if not study_exists(storage, name):
+        return False
+    trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+    return any(trial.state.is_finished() for trial in trials)
 
 
 def open_workspace(
@@ -127,11 +150,19 @@ def open_workspace(
 ) -> Workspace:
     """Begin an experiment, or go on with a recorded one.
 
+    Args:
+        spec: as it is given now.
+        places: where to keep it.
+        recorded: what `find_record` has found; if that is None although there is a record of that
+            name, then what it has left is removed.
+
     Raises:
         UsageError: if ``warm_start`` names an experiment that is not there.
         DatabaseError: if the database cannot be opened.
     """
     ledger = Ledger(open_engine(places.storage_url))
+    if recorded is None and (vain := ledger.find(spec.name)) is not None:
+        _remove(vain, ledger, places)
     experiment = recorded or new_experiment(spec, places)
     ledger.put(experiment)
     workspace = _laid_out(parse_recorded_spec(experiment.spec), places, experiment, ledger)
@@ -141,6 +172,19 @@ def open_workspace(
     workspace.folder.mkdir(parents=True, exist_ok=True)
     _write_spec(workspace)
     return workspace
+
+
+def _remove(experiment: ExperimentRecord, ledger: Ledger, places: Places) -> None:
+    """Remove an experiment none of whose trials has ended.
+
+    The study goes before the record: cut off in between, the experiment can still be begun anew.
+    Its trials' folders go first: a trainable would take what lies there for its own checkpoint.
+    """
+    storage = open_optuna_storage(places.storage_url)
+    shutil.rmtree(places.run_folder(experiment.name) / "trials", ignore_errors=True)
+    if study_exists(storage, experiment.name):
+        optuna.delete_study(study_name=experiment.name, storage=storage)
+    ledger.remove(experiment.id)
 
 
 def planned_opening(spec: ExperimentSpec, places: Places) -> list[dict[str, Any]]:
@@ -157,7 +201,7 @@ def _warm_params(spec: ExperimentSpec, places: Places) -> list[dict[str, Any]]:
     """The best of the experiments that ``warm_start`` names."""
     if not spec.warm_start:
         return []
-    known = experiment_names(places)
+    known = [name for name in experiment_names(places) if name != spec.name]
     if missing := [name for name in spec.warm_start if name not in known]:
         raise UsageError(
             f"warm_start: no experiment {', '.join(map(repr, missing))} in "
@@ -251,40 +295,30 @@ def new_experiment(spec: ExperimentSpec, places: Places) -> ExperimentRecord:
     )
 
 
-def with_lawful_changes(
+def unlawful_changes(
     recorded: ExperimentRecord, spec: ExperimentSpec, found: LrRangeRecord | None
-) -> ExperimentRecord:
-    """The recorded experiment with the new budget and resources.
+) -> list[str]:
+    """What of a spec must not differ when its experiment goes on, but does; nothing if it may.
 
     Args:
         recorded: the experiment that exists.
         spec: as it is given now.
         found: its learning rates, which stay what they are; None if they were not looked for, or
             if that came to nothing: then another range may be given.
-
-    Raises:
-        UsageError: if anything else differs, with the differences.
     """
     before = parse_recorded_spec(recorded.spec)
     lawful: tuple[str, ...] = LAWFUL_CHANGES
     if found is not None:
-        before, spec = (narrowed(one, found.low, found.high) for one in (before, spec))
+        before, spec = _narrowed(before, found), _narrowed(spec, found)
     elif awaits_lr_range(before):
         lawful = (*lawful, f"search_space.{LR}.")
-    unlawful = [
+    return [
         difference for difference in differences(before, spec) if not difference.startswith(lawful)
     ]
-    if unlawful:
-        raise UsageError(
-            "\n  ".join(
-                [
-                    f"experiment {spec.name!r} exists with another spec (recorded -> given):",
-                    *unlawful,
-                    f"Begin another one: -o name={spec.name}-2",
-                ]
-            )
-        )
-    return replace(recorded, spec=spec_to_yaml(spec))
+
+
+def _narrowed(spec: ExperimentSpec, found: LrRangeRecord) -> ExperimentSpec:
+    return narrowed(spec, found.low, found.high)
 
 
 def is_finished(workspace: Workspace) -> bool:

@@ -47,18 +47,24 @@ epochs = sa.Table(
     sa.Column("reported_at", sa.DateTime, nullable=False),
 )
 
-reruns = sa.Table(
-    "hpo_reruns",
-    metadata,
-    sa.Column("experiment_id", sa.ForeignKey("hpo_experiments.id"), primary_key=True),
-    sa.Column("trial_number", sa.Integer, primary_key=True),
-    sa.Column("seed_index", sa.Integer, primary_key=True),
-    sa.Column("seed", sa.BigInteger, nullable=False),
-    sa.Column("value", sa.Float),
-    sa.Column("fail_reason", sa.Text),
-    sa.Column("seconds", sa.Float, nullable=False),
-    sa.Column("finished_at", sa.DateTime, nullable=False),
-)
+
+def _table_of_reruns(name: str) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("experiment_id", sa.ForeignKey("hpo_experiments.id"), primary_key=True),
+        sa.Column("trial_number", sa.Integer, primary_key=True),
+        sa.Column("seed_index", sa.Integer, primary_key=True),
+        sa.Column("seed", sa.BigInteger, nullable=False),
+        sa.Column("value", sa.Float),
+        sa.Column("fail_reason", sa.Text),
+        sa.Column("seconds", sa.Float, nullable=False),
+        sa.Column("finished_at", sa.DateTime, nullable=False),
+    )
+
+
+reruns = _table_of_reruns("hpo_reruns")
+confirmations = _table_of_reruns("hpo_confirmations")
 
 test_readings = sa.Table(
     "hpo_test_readings",
@@ -192,6 +198,17 @@ class Ledger:
             if changed.rowcount == 0:
                 connection.execute(experiments.insert().values(**vars(experiment)))
 
+    def remove(self, experiment_id: str) -> None:
+        """Remove an experiment and the epochs of its trials; there must be no other record of it.
+
+        Raises:
+            sqlalchemy.exc.IntegrityError: if there is one, where the database looks after it.
+        """
+        self._write(
+            epochs.delete().where(epochs.c.experiment_id == experiment_id),
+            experiments.delete().where(experiments.c.id == experiment_id),
+        )
+
     def put_lr_range(self, experiment_id: str, record: LrRangeRecord) -> None:
         """Record the learning rates of an experiment, once: its trials depend on them."""
         self._write(lr_ranges.insert().values(experiment_id=experiment_id, **vars(record)))
@@ -229,15 +246,26 @@ class Ledger:
         return by_trial
 
     def add_rerun(self, experiment_id: str, record: RerunRecord) -> None:
-        """Record a finished re-run."""
+        """Record a finished re-run of a finalist."""
         self._write(reruns.insert().values(experiment_id=experiment_id, **vars(record)))
 
     def reruns(self, experiment_id: str) -> list[RerunRecord]:
-        """All re-runs, by trial number and seed."""
+        """All re-runs that choose the winner, by trial number and seed."""
+        return self._reruns_of(reruns, experiment_id)
+
+    def add_confirmation(self, experiment_id: str, record: RerunRecord) -> None:
+        """Record a re-run of a winner on a seed that did not choose it."""
+        self._write(confirmations.insert().values(experiment_id=experiment_id, **vars(record)))
+
+    def confirmations(self, experiment_id: str) -> list[RerunRecord]:
+        """All re-runs of winners that chose nothing, by trial number and seed."""
+        return self._reruns_of(confirmations, experiment_id)
+
+    def _reruns_of(self, table: sa.Table, experiment_id: str) -> list[RerunRecord]:
         rows = self._select(
-            sa.select(reruns)
-            .where(reruns.c.experiment_id == experiment_id)
-            .order_by(reruns.c.trial_number, reruns.c.seed_index)
+            sa.select(table)
+            .where(table.c.experiment_id == experiment_id)
+            .order_by(table.c.trial_number, table.c.seed_index)
         )
         return [RerunRecord(**_without(row, "experiment_id")) for row in rows]
 

@@ -16,6 +16,7 @@ from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
 
 _SAMPLER_KEY = "hpo:sampler"
+_FINALISTS_KEY = "hpo:finalists"
 _SEARCH_END_KEY = "search_end"
 
 
@@ -92,16 +93,29 @@ def enqueued_params(trial: FrozenTrial) -> dict[str, Any] | None:
     return params
 
 
-def record_sampler(study: Study, text: str) -> None:
-    """Record which sampler proposes the trials from here on."""
-    if recorded_sampler(study) != text:
-        study.set_user_attr(_SAMPLER_KEY, text)
+def record_sampler(study: Study, name: str, reason: str) -> None:
+    """Record which sampler proposes the trials from here on, and why it was chosen."""
+    if recorded_sampler(study) != (name, reason):
+        study.set_user_attr(_SAMPLER_KEY, [name, reason])
 
 
-def recorded_sampler(study: Study) -> str | None:
-    """What was recorded of its sampler; None if no search has begun."""
-    text = study.user_attrs.get(_SAMPLER_KEY)
-    return None if text is None else str(text)
+def recorded_sampler(study: Study) -> tuple[str, str]:
+    """Its name and the reason, empty if there was none; both empty if no search has begun."""
+    name, reason = study.user_attrs.get(_SAMPLER_KEY, ("", ""))
+    return str(name), str(reason)
+
+
+def record_finalists(study: Study, numbers: Sequence[int]) -> None:
+    """Record which trials are re-run; they stay so until more trials have ended."""
+    n_finished = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+    study.set_user_attr(_FINALISTS_KEY, {"numbers": list(numbers), "of_trials": n_finished})
+
+
+def recorded_finalists(study: Study) -> list[int]:
+    """Their numbers; empty if none were chosen among the trials that have ended now."""
+    recorded = study.user_attrs.get(_FINALISTS_KEY, {})
+    n_finished = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+    return recorded["numbers"] if recorded.get("of_trials") == n_finished else []
 
 
 def put_intermediate_value(trial: optuna.Trial, epoch: int, value: float) -> None:

@@ -173,6 +173,52 @@ def test_a_search_that_finds_nothing_feasible_ends_with_the_commonest_reason(beg
     assert len(worker.study.trials) == 120
 
 
+def test_first_configs_that_are_all_refused_for_one_cause_end_the_search_soon(
+    begin: Begin, tmp_path: Path
+) -> None:
+    """As with a mistake in what is fixed. Whoever goes on after all gets as many again."""
+    refuses = SLOPES.replace("return {", 'raise ValueError("n_train is too large")\n    return {')
+    (tmp_path / "refuses.py").write_text(refuses)
+    worker = begin(("slopes", "refuses"))
+    for n in (20, 40):
+        with pytest.raises(NoSuccessfulTrialError, match=r"20 configs .* n_train is too large"):
+            worker.search()
+        assert len(worker.study.trials) == n
+
+
+@pytest.mark.parametrize(
+    ("refused_by", "n"),
+    [
+        pytest.param(lambda _: "infeasible: n_train is too large", 20, id="one cause"),
+        pytest.param(lambda number: f"infeasible: {number} is too large", 100, id="several"),
+        pytest.param(lambda number: f"infeasible: {number > 0}", 100, id="another at first"),
+        pytest.param(lambda _: "infeasible: constraints.odd.max=0", 100, id="a narrow limit"),
+        pytest.param(lambda number: "infeasible" if number else None, 101, id="one was trained"),
+    ],
+)
+def test_only_a_cause_that_no_config_escapes_ends_it_so_soon(
+    refused_by: Callable[[int], str | None], n: int
+) -> None:
+    text = SPEC.replace("slopes:train", "trainables.analytic:train")
+    spec = parse_spec(text, "spec.yaml", ["budget.n_trials=2"])
+    study = optuna.create_study(direction="maximize")
+    early_end = EarlyEnd(study, spec)
+    for number in range(n):
+        assert early_end.judge(number) is None
+        trial = study.ask()
+        if (cause := refused_by(number)) is None:
+            study.tell(trial, 1.0)
+        else:
+            put_constraints(trial, [1.0])
+            trial.set_user_attr("fail_place", cause)
+            study.tell(trial, state=TrialState.FAIL)
+    if refused_by(0) is None:
+        assert early_end.judge(n) is not None
+    else:
+        with pytest.raises(NoSuccessfulTrialError, match=f"{n} configs in a row"):
+            early_end.judge(n)
+
+
 def test_with_something_to_show_it_ends_early_instead(begin: Begin) -> None:
     worker = begin(("budget", "constraints: {x: {max: 1000}}\nbudget"))
     worker.search("budget.n_trials=2")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 from test_space import conditional_spaces, small
 
+from hpo.chosen_config import chosen_config
 from hpo.errors import UsageError
 from hpo.places import Places
 from hpo.search import (
@@ -34,7 +35,7 @@ from hpo.search import (
 from hpo.spec import ExperimentSpec, GridSpec, check_params, parse_recorded_spec, parse_spec
 from hpo.tasks import EpochReport, TaskFactory
 from hpo.workspace import Workspace, find_record, open_workspace
-from storage import create_study, mark_infeasible, open_optuna_storage
+from storage import create_study, open_optuna_storage, put_constraints
 
 Params = dict[str, Any]
 
@@ -63,7 +64,7 @@ def optimizers(*overrides: str) -> ExperimentSpec:
 def asked(spec: ExperimentSpec, study: optuna.Study | None = None) -> list[Params]:
     """What a search asks for from its beginning to its end; nothing is trained."""
     study = study or optuna.create_study()
-    study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed)
+    study.sampler = build_sampler(spec.sampler, spec.search_space, spec.seed, spec.budget.n_trials)
     enqueue_opening(study, spec)
     trials = []
     while len(trials) < n_trials_of(spec):
@@ -97,6 +98,15 @@ def test_the_default_of_a_parameter_counts_where_the_draw_makes_it_active() -> N
     space = "search_space.optimizer={type: categorical, choices: [sgd, adam]}"
     firsts = [asked(optimizers(space, "enqueue=[]", f"seed={n}"))[0] for n in range(12)]
     assert {(p["optimizer"], p.get("momentum")) for p in firsts} == {("sgd", 1.0), ("adam", None)}
+
+
+def test_a_config_chosen_by_hand_has_what_its_choices_make_active() -> None:
+    """What is chosen decides about others; what is left open is as in trial 0."""
+    assert "momentum" not in chosen_config(optimizers(), [])
+    config = chosen_config(optimizers(), ["optimizer=sgd"])
+    assert (config["optimizer"], config["momentum"], config["lr"]) == ("sgd", 1.0, 0.01)
+    beside_the_space = chosen_config(optimizers(), ["optimizer=lion"])
+    assert "momentum" not in beside_the_space
 
 
 def test_a_null_that_is_a_choice_can_be_the_default() -> None:
@@ -134,7 +144,8 @@ def test_a_search_that_goes_on_does_not_begin_again(url: str) -> None:
     whole = asked(optimizers())
     first = asked(optimizers("budget.n_trials=4"), stored(url))
     again = stored(url)
-    again.sampler = build_sampler(optimizers().sampler, optimizers().search_space, 0)
+    spec = optimizers()
+    again.sampler = build_sampler(spec.sampler, spec.search_space, 0, spec.budget.n_trials)
     enqueue_opening(again, optimizers())
     assert first + [ask(again, optimizers().search_space).params for _ in range(4)] == whole
 
@@ -219,7 +230,7 @@ def test_the_best_distinct_complete_configs_of_another_study_are_taken(url: str)
     )
     infeasible = study.ask()
     infeasible.suggest_float("lr", 0.001, 1, log=True)
-    mark_infeasible(infeasible)
+    put_constraints(infeasible, [1.0])
     study.tell(infeasible, 0.0)
     best = warm_params(study, {}, spec.search_space)
     assert [params["lr"] for params in best] == [0.2, 0.4, 0.1]

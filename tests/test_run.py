@@ -320,19 +320,26 @@ def test_a_database_that_cannot_be_opened_is_a_storage_error(user: Shell, url: s
     assert_no_traceback(done)
 
 
-def test_a_grid_ends_with_its_last_cell(user: Shell) -> None:
+def test_a_grid_with_conditions_ends_with_its_last_cell(user: Shell) -> None:
+    """One enqueued config is a cell, the other lies beside the grid; nothing is tried twice."""
     done = user.hpo(
         "run",
-        "branin.yaml",
+        "mine.yaml",
         "-oname=grid",
         "-osampler=grid",
-        "-osearch_space.x1={type: int, low: 0, high: 2}",
-        "-osearch_space.x2={type: categorical, choices: [0, 1]}",
+        "-osearch_space={x: {type: float, low: 0.2, high: 0.8, grid: 3}, "
+        "kind: {type: categorical, choices: [a, b]}, "
+        "extra: {type: int, low: 1, high: 2, when: {kind: b}}}",
+        "-oenqueue=[{x: 0.3, kind: a}, {x: 0.8, kind: b, extra: 1}]",
         "-obudget.n_trials=100",
     )
     assert done.returncode == 0, done.stderr
-    cells = [tuple(sorted(trial.params.items())) for trial in study_of(user, "grid").trials]
-    assert len(cells) == len(set(cells)) == 6
+    params = [trial.params for trial in study_of(user, "grid").trials]
+    assert params[:2] == [{"x": 0.3, "kind": "a"}, {"x": 0.8, "kind": "b", "extra": 1}]
+    cells = {tuple(sorted(cell.items())) for cell in params}
+    assert len(cells) == len(params) == 3 * (1 + 2) + 1
+    assert all(("extra" in cell) == (cell["kind"] == "b") for cell in params)
+    assert "10 trials (10 complete" in done.stdout
 
 
 SIZES = """

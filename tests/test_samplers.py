@@ -22,7 +22,7 @@ from hpo.search import (
     build_sampler,
     distributions,
     grid,
-    sampler_text,
+    named_sampler,
 )
 from hpo.spec import (
     AutoSpec,
@@ -289,21 +289,22 @@ def test_points_of_sobol_fill_a_space_evenly() -> None:
 @pytest.mark.parametrize(
     ("space", "n_trials", "chosen"),
     [
-        (PLANE, 30, "auto (gp: 30 trials over 2 unconditional parameters)"),
+        (PLANE, 30, "auto (gp): 30 trials over 2 unconditional parameters"),
         (
             {"activation": GRID["activation"], "lr": MIXED["lr"]},
             200,
-            "auto (gp: 200 trials over 2 unconditional parameters)",
+            "auto (gp): 200 trials over 2 unconditional parameters",
         ),
-        (PLANE, 201, "auto (tpe: 201 trials are more than 200)"),
-        (MIXED, 30, "auto (tpe: some parameters are conditional)"),
+        (PLANE, 201, "auto (tpe): 201 trials are more than 200"),
+        (MIXED, 30, "auto (tpe): some parameters are conditional"),
         (
             {f"x{i}": LINE["x"] for i in range(21)},
             30,
-            "auto (tpe: 21 parameters are more than 20)",
+            "auto (tpe): 21 parameters are more than 20",
         ),
     ],
     ids=["small", "mixed", "many trials", "conditional", "many parameters"],
 )
 def test_auto_chooses_by_a_rule_and_says_why(space: Space, n_trials: int, chosen: str) -> None:
-    assert sampler_text(AutoSpec(name="auto"), space, n_trials) == chosen
+    name, reason = named_sampler(AutoSpec(name="auto"), space, n_trials)
+    assert f"{name}: {reason}" == chosen

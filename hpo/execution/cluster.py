@@ -24,6 +24,9 @@ RAY_ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
+START_WAIT, START_WAIT_S = "RAY_gcs_server_port_wait_time_s", "120"
+"""Ray's own patience with its first process is 30 s. That with the second one, 30 s, is fixed."""
+
 
 @contextmanager
 def ray_cluster(resources: ResourcesSpec) -> Iterator[int]:
@@ -48,6 +51,8 @@ def ray_cluster(resources: ResourcesSpec) -> Iterator[int]:
 
 def _start() -> None:
     address = os.environ.get("RAY_ADDRESS", "local")
+    if address == "local":  # to look that long for a cluster that is not there would help nobody
+        os.environ.setdefault(START_WAIT, START_WAIT_S)
     try:
         ray.init(
             address=address,
@@ -56,10 +61,20 @@ def _start() -> None:
             configure_logging=True,
             include_dashboard=False if address == "local" else None,
         )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
-        raise UnfitEnvironmentError(
-            f"Ray does not start (RAY_ADDRESS={address}): {str(error).splitlines()[0]}"
-        ) from None
+    except Exception as error:  # noqa: BLE001  that is what a node raises which starts too slowly
+        raise UnfitEnvironmentError(no_start_text(address, error)) from None
+
+
+def no_start_text(address: str, error: Exception) -> str:
+    """What to tell and to advise if `ray.init` of ``address`` raised ``error``."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    way_out = (
+        "A machine that is busy may be too slow for it: try again when it has less to do, or set "
+        "RAY_ADDRESS to a cluster that runs (ray start --head)"
+        if address == "local"
+        else "Set RAY_ADDRESS to a cluster that runs, or unset it to start Ray on this machine"
+    )
+    return f"Ray does not start (RAY_ADDRESS={address}): {reason.rstrip('.')}. {way_out}"
 
 
 def _n_trials_at_a_time(resources: ResourcesSpec) -> int:

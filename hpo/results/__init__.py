@@ -14,7 +14,7 @@ from hpo.results.export import (
     record_of,
     save_examples,
 )
-from hpo.results.finalists import rerun_tasks
+from hpo.results.finalists import confirmation_tasks, rerun_tasks, wanted_reruns
 from hpo.results.lr_figures import draw_range_test, range_test_text
 from hpo.results.manifest import (
     MANIFEST_FILE,
@@ -53,6 +53,7 @@ __all__ = [
     "accuracy_interval",
     "choose_finalists",
     "compare_reloaded",
+    "confirmation_tasks",
     "draw_range_test",
     "entry_of",
     "export_model",
@@ -72,6 +73,7 @@ __all__ = [
     "trials_line",
     "unfinished",
     "verified",
+    "wanted_reruns",
     "write_file",
     "write_manifest",
     "write_model_card",

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.exported import FORMATS
 from hpo.spec import ExperimentSpec, parse_recorded_spec
+from hpo.surrogate import believed_scores
 from storage import (
     EpochRecord,
     ExperimentRecord,
@@ -23,23 +24,35 @@ from storage import (
     SearchEnd,
     TestReading,
     is_infeasible,
+    recorded_finalists,
     recorded_sampler,
     search_end,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean over seeds; its standard error is None of a single one."""
+
+    mean: float
+    standard_error: float | None
+    n_seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finalist:
     """One of the best trials of the search and its re-runs on fresh seeds.
 
-    ``search_value`` is a maximum over noise; ``mean`` comes from seeds that chose nothing, and is
-    None unless all ``n_seeds`` re-runs succeeded: a config that fails on one seed does not win.
+    ``search_value`` is a maximum over noise; ``reruns`` choose the winner among the finalists, and
+    of the winner ``confirmations`` chose nothing: what it is said to reach comes from these.
+    ``n_seeds`` is how many re-runs it takes to be chosen.
     """
 
     number: int
     params: Mapping[str, Any]
     search_value: float
     reruns: tuple[RerunRecord, ...]
+    confirmations: tuple[RerunRecord, ...] = ()
     n_seeds: int
 
     @property
@@ -48,16 +61,49 @@ class Finalist:
         return [rerun.value for rerun in self.reruns if rerun.value is not None]
 
     @property
+    def estimate(self) -> Estimate | None:
+        """Over the re-runs; None unless all have succeeded: who fails on one seed does not win."""
+        is_whole = len(self.reruns) >= self.n_seeds and len(self.values) == len(self.reruns)
+        return _estimate(self.values) if is_whole else None
+
+    @property
     def mean(self) -> float | None:
-        """Mean over all fresh seeds."""
-        return statistics.fmean(self.values) if len(self.values) == self.n_seeds else None
+        """Over the re-runs, see `estimate`."""
+        return None if self.estimate is None else self.estimate.mean
 
     @property
     def standard_error(self) -> float | None:
-        """Of ``mean``; None for a single seed."""
-        if self.mean is None or self.n_seeds < 2:
-            return None
-        return float(statistics.stdev(self.values) / self.n_seeds**0.5)
+        """Of ``mean``."""
+        return None if self.estimate is None else self.estimate.standard_error
+
+    @property
+    def confirmed(self) -> Estimate | None:
+        """Over the confirmations that succeeded; None if there is none."""
+        values = [one.value for one in self.confirmations if one.value is not None]
+        return _estimate(values) if values else None
+
+    @property
+    def reported(self) -> Estimate | None:
+        """What it is said to reach: from seeds that did not choose it, if it was run on any."""
+        return self.confirmed or self.estimate
+
+    @property
+    def seeds_text(self) -> str:
+        """Of ``reported``: "3 seeds that did not choose it"."""
+        n = 0 if self.reported is None else self.reported.n_seeds
+        seeds = f"{n} fresh seed" + ("" if n == 1 else "s")
+        if self.confirmed is not None:
+            return f"{seeds} that did not choose it"
+        return f"{seeds} that chose it"
+
+
+def _estimate(values: Sequence[float]) -> Estimate:
+    n = len(values)
+    return Estimate(
+        mean=statistics.fmean(values),
+        standard_error=statistics.stdev(values) / n**0.5 if n > 1 else None,
+        n_seeds=n,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +112,9 @@ class Outcome:
 
     ``finalists`` stand best first; ``test_readings`` has one entry unless a raised budget brought
     another winner. ``reruns`` are also those of trials that are finalists no more. ``sampler`` is
-    what proposed the last trials, in words; ``lr_range`` what the range test before the search
-    found, if there was one; ``search_end`` why the search ended before its budget was spent, if it
-    did.
+    what proposed the last trials, with the reason if it was chosen by a rule; ``lr_range`` what the
+    range test before the search found, if there was one; ``search_end`` why the search ended before
+    its budget was spent, if it did.
     """
 
     experiment: ExperimentRecord
@@ -79,6 +125,7 @@ class Outcome:
     test_readings: tuple[TestReading, ...]
     exports: tuple[ExportRecord, ...]
     sampler: str
+    sampler_reason: str
     reruns: tuple[RerunRecord, ...] = ()
     lr_range: LrRangeRecord | None = None
     search_end: SearchEnd | None = None
@@ -115,15 +162,23 @@ def read_outcome(experiment: ExperimentRecord, study: Study, ledger: Ledger) -> 
     """Everything the ledger knows of ``experiment``."""
     spec = parse_recorded_spec(experiment.spec)
     trials, reruns = study.get_trials(deepcopy=False), ledger.reruns(experiment.id)
+    name, reason = recorded_sampler(study)
     return Outcome(
         experiment=experiment,
         spec=spec,
         trials=trials,
         epochs=ledger.epochs(experiment.id),
-        finalists=_ranked(choose_finalists(trials, spec), reruns, spec),
+        finalists=_ranked(
+            [trials[number] for number in recorded_finalists(study)]
+            or choose_finalists(trials, spec),
+            reruns,
+            ledger.confirmations(experiment.id),
+            spec,
+        ),
         test_readings=tuple(ledger.test_readings(experiment.id)),
         exports=tuple(ledger.exports(experiment.id)),
-        sampler=recorded_sampler(study) or spec.sampler.name,
+        sampler=name or spec.sampler.name,
+        sampler_reason=reason,
         reruns=tuple(reruns),
         lr_range=ledger.lr_range(experiment.id),
         search_end=search_end(study),
@@ -133,11 +188,14 @@ def read_outcome(experiment: ExperimentRecord, study: Study, ledger: Ledger) -> 
 def choose_finalists(trials: Sequence[FrozenTrial], spec: ExperimentSpec) -> list[FrozenTrial]:
     """The best ``finalists.k`` trials that ran to their full budget, each config once.
 
-    None of them breaks a constraint.
+    The best are those that are believed to be, given all trials: the highest value is the luckiest
+    one, too. None of them breaks a constraint.
     """
     complete = [t for t in trials if t.state == TrialState.COMPLETE and not breaks_limits(t)]
+    is_maximized = spec.objective.direction == "maximize"
+    believed = believed_scores(trials, is_maximized=is_maximized)
     chosen: list[FrozenTrial] = []
-    for trial in sorted(complete, key=lambda trial: (_cost(trial.value, spec), trial.number)):
+    for trial in sorted(complete, key=lambda trial: (-believed[trial.number], trial.number)):
         if len(chosen) < spec.finalists.k and trial.params not in [c.params for c in chosen]:
             chosen.append(trial)
     return chosen
@@ -149,14 +207,18 @@ def breaks_limits(trial: FrozenTrial) -> bool:
 
 
 def _ranked(
-    chosen: Sequence[FrozenTrial], reruns: Sequence[RerunRecord], spec: ExperimentSpec
+    chosen: Sequence[FrozenTrial],
+    reruns: Sequence[RerunRecord],
+    confirmations: Sequence[RerunRecord],
+    spec: ExperimentSpec,
 ) -> tuple[Finalist, ...]:
     finalists = [
         Finalist(
             number=trial.number,
             params=trial.params,
             search_value=float(trial.value or 0.0),
-            reruns=tuple(rerun for rerun in reruns if rerun.trial_number == trial.number),
+            reruns=tuple(one for one in reruns if one.trial_number == trial.number),
+            confirmations=tuple(one for one in confirmations if one.trial_number == trial.number),
             n_seeds=spec.finalists.n_seeds,
         )
         for trial in chosen

@@ -51,6 +51,7 @@ def write_report(outcome: Outcome, study: Study, path: Path) -> None:
         experiment=outcome.experiment,
         spec=outcome.spec,
         cards=[_search_card(outcome), _rerun_card(outcome), _test_card(outcome)],
+        n_rerun_seeds=max((len(one.reruns) for one in outcome.finalists), default=0),
         states=Counter(trial.state.name for trial in outcome.trials),
         n_beyond=sum(breaks_limits(trial) for trial in outcome.trials),
         n_answered=sum("answered_by" in trial.user_attrs for trial in outcome.trials),
@@ -92,27 +93,27 @@ def _search_card(outcome: Outcome) -> Card:
 
 def _rerun_card(outcome: Outcome) -> Card:
     heading, winner = "Re-runs on fresh seeds", outcome.winner
-    if winner is None or winner.mean is None:
+    if winner is None or winner.reported is None:
         n_seeds = outcome.spec.finalists.n_seeds
         note = f"No finalist has succeeded on all {n_seeds} fresh seeds."
         return Card(
             heading=heading, notes=(note if outcome.finalists else "There is no finalist.",)
         )
-    gain = winner.mean - winner.search_value
+    reached = winner.reported
+    gain = reached.mean - winner.search_value
     if outcome.spec.objective.direction == "minimize":
         gain = -gain
     comparison = "Equal to"
-    if not math.isclose(winner.mean, winner.search_value, rel_tol=1e-9):
+    if not math.isclose(reached.mean, winner.search_value, rel_tol=1e-9):
         comparison = f"{_number(abs(gain))} {'better' if gain > 0 else 'worse'} than"
-    of_seeds = f"{winner.n_seeds} fresh seeds" if winner.n_seeds > 1 else "one fresh seed"
-    error = winner.standard_error
+    error = reached.standard_error
     return Card(
         heading=heading,
-        value=_number(winner.mean),
+        value=_number(reached.mean),
         spread="" if error is None else f"± {_number(error)} standard error",
         notes=(
-            f"Trial {winner.number}: mean over {of_seeds}, the best of the finalists "
-            f"({len(outcome.finalists)}).",
+            f"Trial {winner.number}, the best of {len(outcome.finalists)} finalists: mean over "
+            f"{winner.seeds_text}.",
             f"{comparison} its search value.",
         ),
     )

@@ -25,8 +25,8 @@ def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
     name, spec, winner = outcome.experiment.name, outcome.spec, outcome.winner
     metric = spec.objective.metric
     lines = [_line(name, trials_line(outcome))]
-    if winner is not None and winner.mean is not None:
-        error = winner.standard_error
+    if winner is not None and winner.reported is not None:
+        error = winner.reported.standard_error
         spread = "" if error is None else f" +- {error:.4f} (standard error)"
         lines += [
             _line(
@@ -34,7 +34,7 @@ def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
             ),
             _line("params", params_text(winner.params)),
             _line("search", f"{metric} {winner.search_value:.4f}{_optimism(outcome)}"),
-            _line("re-runs", f"{metric} {winner.mean:.4f}{spread}, {winner.n_seeds} fresh seeds"),
+            _line("re-runs", f"{metric} {winner.reported.mean:.4f}{spread}, {winner.seeds_text}"),
         ]
     lines += _test_lines(outcome, folder, program)
     lines += [

@@ -5,13 +5,14 @@ from hpo.search.ending import is_over, is_spent_on, n_spent, n_trials_of
 from hpo.search.many import ManyStudies
 from hpo.search.narrowing import awaits_lr_range, narrowed
 from hpo.search.opening import (
+    defaults,
     enqueue_opening,
     opening_of,
     record_opening,
     recorded_opening,
     warm_params,
 )
-from hpo.search.samplers import SAMPLERS, build_sampler, sampler_text
+from hpo.search.samplers import SAMPLERS, build_sampler, named_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
 from hpo.search.source import ANSWERED_BY, SearchObserver, StudySource
 from hpo.search.space import (
@@ -41,6 +42,7 @@ __all__ = [
     "awaits_lr_range",
     "build_sampler",
     "build_scheduler",
+    "defaults",
     "distributions",
     "draw",
     "enqueue_opening",
@@ -53,11 +55,11 @@ __all__ = [
     "n_grid_cells",
     "n_spent",
     "n_trials_of",
+    "named_sampler",
     "narrowed",
     "opening_of",
     "record_opening",
     "recorded_opening",
-    "sampler_text",
     "values",
     "warm_params",
     "warnings_about",

@@ -16,6 +16,13 @@ from hpo.spec import ExperimentSpec, GridSpec
 from storage import SearchEnd, is_infeasible, put_search_end, search_end, was_refused
 
 MAX_GRID_CELLS = 1_000_000
+N_ALIKE = 20
+"""So many first configs that the trainable refuses for one cause end a search.
+
+It looks like a mistake in what is fixed. A limit of ``constraints`` may be as narrow as it likes.
+"""
+BY_LIMIT = "infeasible: constraints."
+"""How the cause of a refusal by a limit of the spec begins."""
 PATIENCE_FROM = "patience_from"
 """Attribute of a study that was ended and then given more trials: patience begins anew there."""
 
@@ -154,7 +161,7 @@ class EarlyEnd:
         reason = f"{len(refused)} configs in a row were infeasible, {_commonest(refused)}"
         if not any(trial.state == TrialState.COMPLETE for trial in trials):
             raise NoSuccessfulTrialError(
-                f"the search has stopped: {reason}. Widen the search space or the constraints"
+                f"the search has stopped: {reason}. Mend what is fixed, or widen the search space or the constraints"
             )
         return reason
 
@@ -168,7 +175,12 @@ class EarlyEnd:
                 if not was_refused(trial):
                     break
                 in_a_row.insert(0, trial)
-        return in_a_row if len(in_a_row) >= max(100, 10 * self._spec.budget.n_trials) else []
+        enough = N_ALIKE if _are_alike(in_a_row, trials) else self._n_in_a_row
+        return in_a_row if len(in_a_row) >= enough else []
+
+    @property
+    def _n_in_a_row(self) -> int:
+        return max(100, 10 * self._spec.budget.n_trials)
 
     def _incumbent(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         return min(_feasible(trials), key=lambda trial: self._cost(trial.value), default=None)
@@ -176,6 +188,14 @@ class EarlyEnd:
     def _cost(self, value: float | None) -> float:
         assert value is not None, "a COMPLETE trial has a value"
         return self._spec.objective.sign * value
+
+
+def _are_alike(refused: Sequence[FrozenTrial], trials: Sequence[FrozenTrial]) -> bool:
+    """Whether all there is are configs that the trainable refused, for one cause."""
+    if len(refused) < N_ALIKE or not all(was_refused(t) for t in trials if t.state.is_finished()):
+        return False
+    causes = {str(trial.user_attrs.get("fail_place")) for trial in refused}
+    return len(causes) == 1 and not causes.pop().startswith(BY_LIMIT)
 
 
 def _feasible(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -45,14 +45,18 @@ def opening_of(spec: ExperimentSpec, warm: Iterable[Params] = ()) -> list[Params
         warm: the best of other experiments; they come last.
     """
     space = spec.search_space
-    defaults = {
+    if isinstance(spec.sampler, GridSpec):
+        warm = (_on_grid(params, space) for params in warm)
+    return _distinct([defaults(space), *spec.enqueue, *warm], space)
+
+
+def defaults(space: Space) -> Params:
+    """What an expert has said each parameter should be, whether it is drawn or not."""
+    return {
         name: parameter.default
         for name, parameter in space.items()
         if not isinstance(parameter, FoundParameter) and parameter.has_default
     }
-    if isinstance(spec.sampler, GridSpec):
-        warm = (_on_grid(params, space) for params in warm)
-    return _distinct([defaults, *spec.enqueue, *warm], space)
 
 
 def enqueue_opening(study: Study, spec: ExperimentSpec) -> None:

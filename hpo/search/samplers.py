@@ -227,9 +227,11 @@ def build_sampler(
     return SAMPLERS[type(spec)](spec, space, study_seed)
 
 
-def sampler_text(spec: SamplerSpec, space: Space, n_trials: int, n_objectives: int = 1) -> str:
-    """``tpe``, or ``auto (gp, since ...)``: the sampler as a report tells it."""
+def named_sampler(
+    spec: SamplerSpec, space: Space, n_trials: int, n_objectives: int = 1
+) -> tuple[str, str]:
+    """``("auto (gp)", "60 trials over 2 ...")``: what proposes, and why if that was chosen."""
     if not isinstance(spec, AutoSpec):
-        return spec.name
+        return spec.name, ""
     chosen, reason = choose_sampler(space, n_trials, n_objectives)
-    return f"auto ({chosen.name}: {reason})"
+    return f"auto ({chosen.name})", reason

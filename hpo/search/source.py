@@ -17,7 +17,7 @@ from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError
 from hpo.search.ending import EarlyEnd, is_spent_on, n_spent, n_trials_of, take_up
 from hpo.search.holding import FIRST_VALUE, HeldBack
 from hpo.search.opening import enqueue_opening
-from hpo.search.samplers import build_sampler, sampler_text
+from hpo.search.samplers import build_sampler, named_sampler
 from hpo.search.schedulers import build_scheduler, replay
 from hpo.search.space import ask
 from hpo.spec import ExperimentSpec
@@ -92,8 +92,8 @@ class StudySource:
         study.sampler = build_sampler(
             spec.sampler, spec.search_space, spec.seed, n_trials, n_objectives
         )
-        text = sampler_text(spec.sampler, spec.search_space, n_trials, n_objectives)
-        record_sampler(study, text)
+        named = named_sampler(spec.sampler, spec.search_space, n_trials, n_objectives)
+        record_sampler(study, *named)
         self.scheduler: TrialScheduler = build_scheduler(spec, study.get_trials(deepcopy=False))
         self._study, self._tasks, self._spec = study, tasks, spec
         self._space = spec.search_space

@@ -227,13 +227,22 @@ class ResourcesSpec(Section):
 
 
 class FinalistsSpec(Section):
-    """The best ``k`` trials are re-run on ``n_seeds`` fresh seeds; the best mean wins.
+    """How the winner is chosen among the best trials, and how good it is said to be.
 
-    Of several objectives the best ``k`` in the first are taken from the Pareto front.
+    Attributes:
+        k: so many of the best trials are finalists; of several objectives, those of the Pareto
+            front that are best in the first.
+        n_seeds: fresh seeds on which each of them is re-run, the same for all; the best mean wins.
+        max_share: of ``budget.n_trials`` that re-runs may cost. As long as the standard errors of
+            the best overlap, these are re-run on one more seed each, within this share.
+        confirmations: re-runs of the winner on seeds that did not choose it; their mean is what
+            the winner is said to reach. 0 leaves it at the mean that chose it.
     """
 
     k: int = Field(default=3, ge=1)
     n_seeds: int = Field(default=3, ge=1)
+    max_share: float = Field(default=0.25, ge=0)
+    confirmations: int = Field(default=3, ge=0)
 
 
 class ExperimentSpec(Section):

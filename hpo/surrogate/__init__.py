@@ -1,5 +1,6 @@
 """What the trials so far say of configs: a Gaussian process over the search space."""
 
+from hpo.surrogate.beliefs import believed_scores
 from hpo.surrogate.gaussian_process import (
     GaussianProcess,
     fit_gaussian_process,
@@ -12,6 +13,7 @@ from hpo.surrogate.unit_cube import UnitCube
 __all__ = [
     "GaussianProcess",
     "UnitCube",
+    "believed_scores",
     "fit_gaussian_process",
     "log_expected_improvement",
     "to_normal",

@@ -1,0 +1,55 @@
+"""Ray that does not start is a fault of the environment, told with a way out of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from hpo.execution.cluster import no_start_text
+
+START = """
+from hpo.errors import UnfitEnvironmentError
+from hpo.execution import ray_cluster
+from hpo.spec import ResourcesSpec
+
+try:
+    with ray_cluster(ResourcesSpec()):
+        print("started")
+except UnfitEnvironmentError as error:
+    print(error)
+"""
+
+
+def test_a_ray_that_is_too_slow_is_told_without_a_traceback() -> None:
+    """In a process of its own, since Ray runs in this one; it is given no time at all."""
+    done = subprocess.run(
+        [sys.executable, "-c", START],
+        env={**os.environ, "RAY_ADDRESS": "local", "RAY_gcs_server_port_wait_time_s": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Ray does not start (RAY_ADDRESS=local): " in done.stdout
+    assert "try again when it has less to do" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "text"),
+    [
+        # Ray's own words for a node that was slower than 30 s.
+        (
+            "local",
+            Exception("The current node timed out during startup. This could happen because ..."),
+            r"\(RAY_ADDRESS=local\): The current node timed out .* less to do",
+        ),
+        ("10.0.0.9:6379", ConnectionError("no\nsuch"), r": no\. Set RAY_ADDRESS to a cluster"),
+        ("local", RuntimeError(), r": RuntimeError\. A machine"),
+    ],
+)
+def test_the_first_line_is_told_and_what_to_do(address: str, error: Exception, text: str) -> None:
+    assert re.search(text, no_start_text(address, error))
