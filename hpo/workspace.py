@@ -249,6 +249,21 @@ def find_workspace(name: str, places: Places) -> Workspace:
     return _laid_out(parse_recorded_spec(experiment.spec), places, experiment, ledger)
 
 
+def refuse_several_objectives(spec: ExperimentSpec, command: str) -> None:
+    """Of what compares searches by one value.
+
+    Raises:
+        UsageError: if ``spec`` has several objectives.
+    """
+    if spec.is_multi_objective:
+        metrics = ", ".join(objective.metric for objective in spec.objectives)
+        raise UsageError(
+            f"{command} judges searches by one objective, and {spec.name!r} has "
+            f"{len(spec.objectives)} ({metrics}). Give a spec with one of them, and limit the "
+            "others under `constraints`"
+        )
+
+
 def experiment_names(places: Places) -> list[str]:
     """All recorded experiments; a database that is not there has none, and is not made.
 
