@@ -127,7 +127,6 @@ def _rerun_card(outcome: Outcome) -> Card:
     place = f"the best of {len(outcome.finalists)} finalists"
     if outcome.spec.is_multi_objective:
         place = rule_text(outcome.spec)
-        comparison = f"{others_text(winner)}. {comparison}"
     return Card(
         heading=heading,
         value=_number(reached.mean),
@@ -135,6 +134,7 @@ def _rerun_card(outcome: Outcome) -> Card:
         notes=(
             f"Trial {winner.number}, {place}: mean over {winner.seeds_text}.",
             f"{comparison} its search value.",
+            *([f"At {others_text(winner)}."] if winner.others else []),
         ),
     )
 
