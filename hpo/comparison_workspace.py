@@ -28,7 +28,7 @@ from hpo.spec import (
     spec_to_yaml,
 )
 from hpo.tasks import TaskFactory
-from hpo.workspace import now
+from hpo.workspace import now, refuse_several_objectives
 from storage import (
     ComparisonLedger,
     ComparisonRecord,
@@ -114,6 +114,7 @@ def plan_comparison(
     """
     overrides = [*overrides, *([] if n_trials is None else [f"budget.n_trials={n_trials}"])]
     spec = _load(spec_path, overrides, places)
+    refuse_several_objectives(spec, "hpo compare")
     if awaits_lr_range(spec):
         raise UsageError(
             f"search_space.{LR}: its range is found by `hpo run` before a search, and a comparison "

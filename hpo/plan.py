@@ -67,7 +67,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
     lines = [
         f"experiment  {spec.name}, in {places.run_folder(spec.name)}",
         f"trainable   {spec.trainable}, cpu={resources.cpu:g} gpu={resources.gpu:g} per trial",
-        f"objective   {spec.objective.direction} {spec.objective.metric}",
+        f"objective   {', '.join(f'{one.direction} {one.metric}' for one in spec.objectives)}",
         f"search      {n_trials_of(spec)} trials, {epochs}{limit}",
         f"            sampler {sampler}, scheduler {spec.scheduler.name}",
         *([f"            {sampler}: {note}"] if note else []),
@@ -138,8 +138,9 @@ def _study_in_memory(
     spec: ExperimentSpec, opening: list[dict[str, Any]] | None = None
 ) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    directions = [one.direction for one in spec.objectives]
     sampler = search_sampler(spec, spec.budget.n_trials)
-    study = optuna.create_study(sampler=sampler)
+    study = optuna.create_study(sampler=sampler, directions=directions)
     if opening is not None:
         record_opening(study, opening)
     enqueue_opening(study, spec)

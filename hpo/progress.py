@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from hpo.results import params_text
+from hpo.results import front_of, params_text, shown
 from hpo.search import ANSWERED_BY, is_spent_on
 from hpo.spec import ExperimentSpec
 from hpo.tasks import EpochReport
@@ -47,6 +47,7 @@ class RunProgress:
         self._spec, self._console = spec, console
         self._rows: dict[int, _Row] = {}
         self._best: _Row | None = None
+        self._front: list[FrozenTrial] = []
         self._first_failures: dict[str | None, int] = {}
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -82,7 +83,8 @@ class RunProgress:
     def already_finished(self, trials: Sequence[FrozenTrial]) -> None:
         """Trials of an earlier start of the same experiment; those that have not ended are none."""
         for trial in trials:
-            self._remember_best(_Row(trial.number, "", _state(trial), value=trial.value))
+            row = _Row(trial.number, "", _state(trial), value=_first_value(trial))
+            self._remember_best(row, trial)
         n_spent = sum(is_spent_on(trial, self._spec) for trial in trials)
         self._bar.update(self._task, completed=n_spent, best=self._best_text())
 
@@ -93,7 +95,7 @@ class RunProgress:
     def epoch_reported(self, number: int, report: EpochReport) -> None:
         """The row's epoch and value."""
         row = self._rows[number]
-        row.epoch, row.value = report.epoch, report.metrics[self._spec.objective.metric]
+        row.epoch, row.value = report.epoch, report.quantities[self._spec.objective.metric]
         row.seconds += report.seconds
 
     def trial_held_back(self, number: int) -> None:
@@ -103,8 +105,8 @@ class RunProgress:
     def trial_ended(self, trial: FrozenTrial) -> None:
         """The row's end; off a terminal, its line."""
         row = self._rows[trial.number]
-        row.state, row.value = _state(trial), trial.value
-        self._remember_best(row)
+        row.state, row.value = _state(trial), _first_value(trial)
+        self._remember_best(row, trial)
         advance = int(is_spent_on(trial, self._spec))
         self._bar.update(self._task, advance=advance, best=self._best_text())
         failure = self._failure_text(trial)
@@ -117,6 +119,8 @@ class RunProgress:
             how = f"{of_stages}, {how}"
         if not self._console.is_terminal:
             value = "" if row.value is None else f" {self._spec.objective.metric}={row.value:.4f}"
+            others = zip(self._spec.objectives[1:], (trial.values or [])[1:], strict=False)
+            value += "".join(f" {one.metric}={shown(other)}" for one, other in others)
             self.say(f"trial {row.number:>3} {row.state:<8}{value} {how}; {row.params}{failure}")
         elif failure:
             self.say(f"trial {row.number} failed{failure}")
@@ -128,16 +132,20 @@ class RunProgress:
         first = self._first_failures.setdefault(trial.user_attrs.get("fail_place"), trial.number)
         return f"\n  {reason}" if first == trial.number else f"; failed like trial {first}"
 
-    def _remember_best(self, row: _Row) -> None:
+    def _remember_best(self, row: _Row, trial: FrozenTrial) -> None:
         if row.state != "COMPLETE" or row.value is None:
             return
-        sign = 1 if self._spec.objective.direction == "maximize" else -1
-        if self._best is None or sign * row.value > sign * (self._best.value or 0.0):
+        if self._spec.is_multi_objective:
+            self._front = front_of([*self._front, trial], self._spec)
+        sign = self._spec.objective.sign
+        if self._best is None or sign * row.value < sign * (self._best.value or 0.0):
             self._best = row
 
     def _best_text(self) -> str:
         if self._best is None:
             return ""
+        if self._spec.is_multi_objective:
+            return f"{len(self._front)} on the Pareto front"
         return f"best {self._best.value:.4f} (trial {self._best.number})"
 
     def _drawing(self) -> Group:
@@ -163,6 +171,10 @@ class RunProgress:
                 row.params,
             )
         return Group(table, self._bar)
+
+
+def _first_value(trial: FrozenTrial) -> float | None:
+    return None if trial.values is None else trial.values[0]
 
 
 def _state(trial: FrozenTrial) -> str:

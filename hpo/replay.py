@@ -31,7 +31,7 @@ from hpo.simulation import (
 )
 from hpo.spec import ExperimentSpec, GpSpec, load_spec, parse_recorded_spec, parse_spec
 from hpo.tasks import TaskFactory, TrialTask
-from hpo.workspace import find_workspace, storage_errors
+from hpo.workspace import find_workspace, refuse_several_objectives, storage_errors
 from storage import create_study
 
 MIN_TRIALS = 10
@@ -174,6 +174,7 @@ def _study_ground(name: str, places: Places) -> _Ground:
             f"hpo replay {name} --table results.csv"
         )
     workspace = find_workspace(name, places)
+    refuse_several_objectives(workspace.spec, "hpo replay")
     spec, trials = workspace.spec, workspace.study.get_trials(deepcopy=False)
     epochs, metric = workspace.ledger.epochs(workspace.experiment.id), spec.objective.metric
     trained = trained_configs(trials, epochs, metric)
@@ -216,6 +217,7 @@ def _study_ground(name: str, places: Places) -> _Ground:
 
 def _table_ground(spec_path: Path, table_path: Path, say: Say) -> _Ground:
     spec = load_spec(spec_path, import_paths=None)
+    refuse_several_objectives(spec, "hpo replay")
     if awaits_lr_range(spec):
         raise UsageError(f"{spec_path}: no range is found in a table; give lr `low` and `high`")
     table = read_table(table_path, spec)

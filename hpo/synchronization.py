@@ -26,6 +26,7 @@ def open_projection(workspace: Workspace) -> Projection:
         workspace.recorded(),
         workspace.study.study_name,
         places.runs / "mlartifacts",
+        [objective.metric for objective in workspace.spec.objectives],
     )
 
 
@@ -64,6 +65,7 @@ def _finalist_extras(finalist: Finalist, tasks: TaskFactory) -> dict[str, Any]:
     }
     if finalist.mean is not None:
         metrics["rerun_mean"] = finalist.mean
+        metrics |= {f"rerun_mean_{name}": value for name, value in finalist.others.items()}
     if finalist.confirmed is not None:
         metrics["confirmed_mean"] = finalist.confirmed.mean
     weights = tasks.trial_folder(finalist.number) / BEST_WEIGHTS

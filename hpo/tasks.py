@@ -31,7 +31,8 @@ class TrialTask:
     back; with "find_lr" nothing but its learning rates is looked at. With ``wants_fingerprint`` the
     first report names the data. Configs that break a limit on what is known beforehand are not
     trained; ``time_limit_s`` ends a training at its next report. With ``runs_to_end`` no scheduler
-    is asked whether it goes on.
+    is asked whether it goes on. ``metric`` is the first objective, ``other_objectives`` may follow;
+    of several some may be known before training.
     """
 
     number: int
@@ -46,6 +47,12 @@ class TrialTask:
     config: Mapping[str, Any]
     context: TrialContext
     metric: str
+    other_objectives: tuple[str, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """All that a report must tell."""
+        return (self.metric, *self.other_objectives)
 
     @property
     def identity(self) -> str:
@@ -224,7 +231,10 @@ class TaskFactory:
             task,
             constraints=spec.constraints,
             time_limit_s=spec.budget.trial_time_limit_s,
-            context=replace(task.context, wanted=tuple(spec.constraints)),
+            context=replace(
+                task.context,
+                wanted=tuple(dict.fromkeys((*task.context.wanted, *spec.constraints))),
+            ),
         )
 
     def rerun(self, number: int, params: Mapping[str, Any], seed_index: int) -> TrialTask:
@@ -255,12 +265,14 @@ class TaskFactory:
 
     def _task(self, number: int, params: Mapping[str, Any], seed: int, folder: Path) -> TrialTask:
         spec = self.spec
+        others = tuple(objective.metric for objective in spec.objectives[1:])
         return TrialTask(
             number=number,
             trainable=spec.trainable,
             import_paths=self.import_paths,
             config={**spec.fixed, **params, "seed": seed},
             metric=spec.objective.metric,
+            other_objectives=others,
             context=TrialContext(
                 seed=seed,
                 folder=folder,
@@ -268,5 +280,6 @@ class TaskFactory:
                 threads=max(1, int(spec.resources.cpu)),
                 max_epochs=spec.budget.max_epochs,
                 data_dir=self.data_dir,
+                wanted=(spec.objective.metric, *others) if others else (),
             ),
         )

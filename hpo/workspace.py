@@ -40,7 +40,7 @@ from storage import (
     ExperimentRecord,
     Ledger,
     LrRangeRecord,
-    create_study,
+    create_pareto_study,
     database_exists,
     open_engine,
     open_optuna_storage,
@@ -250,6 +250,21 @@ def find_workspace(name: str, places: Places) -> Workspace:
     return _laid_out(parse_recorded_spec(experiment.spec), places, experiment, ledger)
 
 
+def refuse_several_objectives(spec: ExperimentSpec, command: str) -> None:
+    """Of what compares searches by one value.
+
+    Raises:
+        UsageError: if ``spec`` has several objectives.
+    """
+    if spec.is_multi_objective:
+        metrics = ", ".join(objective.metric for objective in spec.objectives)
+        raise UsageError(
+            f"{command} judges searches by one objective, and {spec.name!r} has "
+            f"{len(spec.objectives)} ({metrics}). Give a spec with one of them, and limit the "
+            "others under `constraints`"
+        )
+
+
 def experiment_names(places: Places) -> list[str]:
     """All recorded experiments; a database that is not there has none, and is not made.
 
@@ -279,8 +294,8 @@ def _laid_out(
 def _study(spec: ExperimentSpec, storage: BaseStorage) -> Study:
     if study_exists(storage, spec.name):
         return optuna.load_study(study_name=spec.name, storage=storage)
-    objective = spec.objective
-    return create_study(storage, spec.name, direction=objective.direction, metric=objective.metric)
+    objectives = {objective.metric: objective.direction for objective in spec.objectives}
+    return create_pareto_study(storage, spec.name, objectives)
 
 
 def new_experiment(spec: ExperimentSpec, places: Places) -> ExperimentRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -65,6 +65,17 @@ def _table_of_reruns(name: str) -> sa.Table:
 
 reruns = _table_of_reruns("hpo_reruns")
 confirmations = _table_of_reruns("hpo_confirmations")
+
+# Beside them, not in them: their tables are older than searches with several objectives.
+other_values = sa.Table(
+    "hpo_other_values",
+    metadata,
+    sa.Column("experiment_id", sa.ForeignKey("hpo_experiments.id"), primary_key=True),
+    sa.Column("of_table", sa.String(32), primary_key=True),
+    sa.Column("trial_number", sa.Integer, primary_key=True),
+    sa.Column("seed_index", sa.Integer, primary_key=True),
+    sa.Column("values", sa.Text, nullable=False),
+)
 
 test_readings = sa.Table(
     "hpo_test_readings",
@@ -130,7 +141,10 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RerunRecord:
-    """A finalist trained once more on a fresh seed; ``value`` is None if that failed."""
+    """A finalist trained once more on a fresh seed; ``value`` is None if that failed.
+
+    With several objectives ``value`` is that of the first, and ``others`` are by their metrics.
+    """
 
     trial_number: int
     seed_index: int
@@ -139,6 +153,11 @@ class RerunRecord:
     fail_reason: str | None
     seconds: float
     finished_at: dt.datetime
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """Its columns, of which ``others`` is none."""
+        return _without(vars(self), "others")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +266,7 @@ class Ledger:
 
     def add_rerun(self, experiment_id: str, record: RerunRecord) -> None:
         """Record a finished re-run of a finalist."""
-        self._write(reruns.insert().values(experiment_id=experiment_id, **vars(record)))
+        self._add_rerun(reruns, experiment_id, record)
 
     def reruns(self, experiment_id: str) -> list[RerunRecord]:
         """All re-runs that choose the winner, by trial number and seed."""
@@ -255,11 +274,24 @@ class Ledger:
 
     def add_confirmation(self, experiment_id: str, record: RerunRecord) -> None:
         """Record a re-run of a winner on a seed that did not choose it."""
-        self._write(confirmations.insert().values(experiment_id=experiment_id, **vars(record)))
+        self._add_rerun(confirmations, experiment_id, record)
 
     def confirmations(self, experiment_id: str) -> list[RerunRecord]:
         """All re-runs of winners that chose nothing, by trial number and seed."""
         return self._reruns_of(confirmations, experiment_id)
+
+    def _add_rerun(self, table: sa.Table, experiment_id: str, record: RerunRecord) -> None:
+        statements = [table.insert().values(experiment_id=experiment_id, **record.row())]
+        if record.others:
+            row = {
+                "experiment_id": experiment_id,
+                "of_table": table.name,
+                "trial_number": record.trial_number,
+                "seed_index": record.seed_index,
+                "values": json.dumps(dict(record.others)),
+            }
+            statements.append(other_values.insert().values(row))
+        self._write(*statements)
 
     def _reruns_of(self, table: sa.Table, experiment_id: str) -> list[RerunRecord]:
         rows = self._select(
@@ -267,7 +299,25 @@ class Ledger:
             .where(table.c.experiment_id == experiment_id)
             .order_by(table.c.trial_number, table.c.seed_index)
         )
-        return [RerunRecord(**_without(row, "experiment_id")) for row in rows]
+        others = self._others_of(table, experiment_id)
+        return [
+            RerunRecord(
+                **_without(row, "experiment_id"),
+                others=others.get((row["trial_number"], row["seed_index"]), {}),
+            )
+            for row in rows
+        ]
+
+    def _others_of(
+        self, table: sa.Table, experiment_id: str
+    ) -> dict[tuple[int, int], dict[str, float]]:
+        """Values of the other objectives by trial number and seed."""
+        rows = self._select(
+            sa.select(other_values)
+            .where(other_values.c.experiment_id == experiment_id)
+            .where(other_values.c.of_table == table.name)
+        )
+        return {(row["trial_number"], row["seed_index"]): json.loads(row["values"]) for row in rows}
 
     def put_test_reading(self, experiment_id: str, reading: TestReading) -> None:
         """Record a reading of the test set; the same winner retrained again replaces its own."""
@@ -311,5 +361,5 @@ class Ledger:
                 connection.execute(statement)
 
 
-def _without(row: dict[str, Any], *keys: str) -> dict[str, Any]:
+def _without(row: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in keys}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import optuna
 from optuna.storages import BaseStorage
 from optuna.study import Study
@@ -20,19 +21,48 @@ _SEARCH_END_KEY = "search_end"
 _STAGE_KEY = "search_stage"
 
 
-def create_study(
-    storage: BaseStorage, name: str, *, direction: Literal["maximize", "minimize"], metric: str
-) -> Study:
+Direction = Literal["maximize", "minimize"]
+
+
+def create_study(storage: BaseStorage, name: str, *, direction: Direction, metric: str) -> Study:
     """A new study that maximizes or minimizes ``metric``.
 
     Raises:
         optuna.exceptions.DuplicatedStudyError: if there is a study of that name.
     """
-    study = optuna.create_study(storage=storage, study_name=name, direction=direction)
+    return create_pareto_study(storage, name, {metric: direction})
+
+
+def create_pareto_study(
+    storage: BaseStorage, name: str, objectives: Mapping[str, Direction]
+) -> Study:
+    """A new study of one metric or several, each with its direction; values are in their order.
+
+    Raises:
+        optuna.exceptions.DuplicatedStudyError: if there is a study of that name.
+    """
+    directions = list(objectives.values())
+    study = optuna.create_study(storage=storage, study_name=name, directions=directions)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([metric])
+        study.set_metric_names(list(objectives))
     return study
+
+
+def pareto_front(trials: Sequence[FrozenTrial], directions: Sequence[Direction]) -> list[int]:
+    """Numbers of the trials that no other one is better than, ascending.
+
+    Better is: in no objective worse, and in one of them better. Only trials that are COMPLETE and
+    keep their constraints count.
+    """
+    whole = [t for t in trials if t.state == TrialState.COMPLETE and not is_infeasible(t)]
+    signs = [-1 if direction == "maximize" else 1 for direction in directions]
+    costs = np.array([trial.values for trial in whole]).reshape(-1, len(signs)) * signs
+    return [
+        trial.number
+        for trial, cost in zip(whole, costs, strict=True)
+        if not np.any(np.all(costs <= cost, axis=1) & np.any(costs < cost, axis=1))
+    ]
 
 
 def study_exists(storage: BaseStorage, name: str) -> bool:

@@ -15,7 +15,7 @@ from hpo.execution.searcher import StageScheduler, TaskSearcher
 from hpo.search import StudySource
 from hpo.spec import ExperimentSpec, parse_spec
 from hpo.tasks import EPOCH, NUMBER, OBJECTIVE, EpochReport, TaskFactory, TrialTask
-from storage import EpochRecord, create_study, open_optuna_storage, study_exists
+from storage import EpochRecord, create_pareto_study, open_optuna_storage, study_exists
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,8 @@ class OneWorker:
         if study_exists(storage, spec.name):
             self.study = optuna.load_study(study_name=spec.name, storage=storage)
         else:
-            objective = spec.objective
-            self.study = create_study(
-                storage, spec.name, direction=objective.direction, metric=objective.metric
-            )
+            objectives = {objective.metric: objective.direction for objective in spec.objectives}
+            self.study = create_pareto_study(storage, spec.name, objectives)
         self.epochs: dict[tuple[int, int], EpochRecord] = {}
         """What the ledger would hold."""
         self.trained: list[tuple[int, int]] = []
@@ -117,4 +115,4 @@ class OneWorker:
 
 
 def _objective(task: TrialTask, report: EpochReport) -> float:
-    return math.nan if report.ending == "failed" else report.metrics[task.metric]
+    return math.nan if report.ending == "failed" else report.quantities[task.metric]

@@ -27,6 +27,7 @@ from hpo.search import (
 from hpo.spec import (
     AutoSpec,
     CategoricalParameter,
+    CmaesSpec,
     FloatParameter,
     GpSpec,
     GridSpec,
@@ -193,6 +194,47 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
     assert before + search(resumed, space, N_TRIALS - cut_after) == params_of(kind)
 
 
+def values_of(trial: optuna.Trial) -> list[float]:
+    """Of two objectives, as if drawn at random."""
+    return [zlib.crc32(f"{trial.params} {index}".encode()) / 2**32 for index in range(2)]
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in sorted(KINDS, key=name_of) if kind is not CmaesSpec], ids=name_of
+)
+def test_a_killed_search_of_two_objectives_goes_on_as_if_it_had_not_been(
+    kind: type[Any], url: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    space = space_of(kind)
+
+    def study(name: str) -> Study:
+        return optuna.create_study(
+            storage=open_optuna_storage(url),
+            study_name=f"{name_of(kind)} of two, {name}",
+            directions=["maximize", "minimize"],
+            sampler=build_sampler(spec_of(kind), space, 7, N_TRIALS, n_objectives=2),
+            load_if_exists=True,
+        )
+
+    def asked(study: Study, n_trials: int) -> list[Params]:
+        trials = []
+        for _ in range(n_trials):
+            trials.append(trial := ask(study, space))
+            is_lost = trial.number == 1
+            study.tell(
+                trial, None if is_lost else values_of(trial), TrialState.FAIL if is_lost else None
+            )
+        return [trial.params for trial in trials]
+
+    whole = asked(study("whole"), N_TRIALS)
+    before = asked(study("killed"), 4)
+    ask(study("killed"), space)
+    resumed = study("killed")
+    assert requeue_running(resumed) == [4]
+    assert before + asked(resumed, N_TRIALS - 4) == whole
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 @every_sampler
 def test_a_trial_whose_asking_was_cut_short_is_completed_as_it_would_have_been(
     kind: type[Any], url: str
@@ -308,3 +350,16 @@ def test_points_of_sobol_fill_a_space_evenly() -> None:
 def test_auto_chooses_by_a_rule_and_says_why(space: Space, n_trials: int, chosen: str) -> None:
     name, reason = named_sampler(AutoSpec(name="auto"), space, n_trials)
     assert f"{name}: {reason}" == chosen
+
+
+@pytest.mark.parametrize(
+    ("space", "n_trials", "chosen"),
+    [(PLANE, 30, "auto (gp)"), (PLANE, 201, "auto (nsga2)"), (MIXED, 201, "auto (tpe)")],
+    ids=["small", "many trials", "conditional"],
+)
+def test_auto_chooses_for_several_objectives_by_a_rule_of_its_own(
+    space: Space, n_trials: int, chosen: str
+) -> None:
+    name, reason = named_sampler(AutoSpec(name="auto"), space, n_trials, n_objectives=2)
+    assert name == chosen
+    assert ("2 objectives" in reason) == (space is PLANE)

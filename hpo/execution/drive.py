@@ -8,7 +8,7 @@ import math
 import sysconfig
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,7 +58,7 @@ class TrialDrive:
                 if self._reports is None:
                     self._reports = self._start()
                     start = time.perf_counter()  # importing the trainable is no training
-                metrics = read_metrics(next(self._reports), self._task.metric)
+                metrics = read_metrics(next(self._reports), self._task.objectives, self._facts)
         except StopIteration:
             return self._ended_by_itself()
         except (Exception, SystemExit) as error:  # noqa: BLE001  it is the trial's end, with reason
@@ -216,27 +216,37 @@ class TrialDrive:
                     file.write(text)
 
 
-def read_metrics(reported: Any, objective: str) -> dict[str, float]:
-    """The metrics of one report as numbers; a bare number is the objective.
+def read_metrics(
+    reported: Any, objectives: Sequence[str], facts: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """The metrics of one report as numbers; a bare number is the objective, the first one.
+
+    With several objectives one that the report lacks may be among the ``facts`` known beforehand.
 
     Raises:
-        ReportError: if it holds no finite ``objective``, or something that is no number.
+        ReportError: if it holds no finite value of an objective, or something that is no number.
     """
+    known = dict(facts or {}) if len(objectives) > 1 else {}
     if not isinstance(reported, Mapping):
-        reported = {objective: reported}
+        first = next((name for name in objectives if name not in known), objectives[0])
+        reported = {first: reported}
     metrics: dict[str, float] = {}
     for name, value in reported.items():
         try:
             metrics[str(name)] = float(value)
         except (TypeError, ValueError):
             raise ReportError(f"metric {name!r} must be a number, got {value!r:.80}") from None
-    if objective not in metrics:
-        raise ReportError(
-            f"the trainable reported no {objective!r}, which the spec names as objective.metric; "
-            f"it reported: {', '.join(sorted(metrics)) or 'nothing'}"
-        )
-    if not math.isfinite(metrics[objective]):
-        raise NotFiniteError(f"metric {objective!r} is {metrics[objective]}, not a finite number")
+    for objective in objectives:
+        value = {**known, **metrics}.get(objective)
+        if value is None:
+            beforehand = f"; it knows before training: {', '.join(sorted(known))}" if known else ""
+            raise ReportError(
+                f"the trainable reported no {objective!r}, which the spec names as "
+                f"objective.metric; it reported: {', '.join(sorted(metrics)) or 'nothing'}"
+                f"{beforehand}"
+            )
+        if not math.isfinite(value):
+            raise NotFiniteError(f"metric {objective!r} is {value}, not a finite number")
     return metrics
 
 

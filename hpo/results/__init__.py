@@ -29,6 +29,7 @@ from hpo.results.manifest import (
 )
 from hpo.results.model_card import MODEL_CARD_FILE, write_model_card
 from hpo.results.outcome import Finalist, Outcome, choose_finalists, read_outcome
+from hpo.results.pareto import front_of, shown
 from hpo.results.predict import Prediction, Predictions, predict
 from hpo.results.report import REPORT_FILE, write_report
 from hpo.results.retrain import accuracy_interval, retrain_task, test_interval
@@ -57,6 +58,7 @@ __all__ = [
     "draw_range_test",
     "entry_of",
     "export_model",
+    "front_of",
     "params_text",
     "predict",
     "range_test_text",
@@ -68,6 +70,7 @@ __all__ = [
     "rerun_tasks",
     "retrain_task",
     "save_examples",
+    "shown",
     "summary",
     "test_interval",
     "trials_line",

@@ -70,7 +70,7 @@ def finalists_figure(outcome: Outcome) -> go.Figure | str:
     figure.update_traces(mode="markers", marker_line_color=BLUE, hovertemplate="%{y}: %{x:.4g}")
     figure.update_traces(marker_line_color=VERMILION, selector={"name": "search value"})
     figure.update_yaxes(autorange="reversed")
-    return _styled(figure, outcome.spec.objective.metric, "", height=110 + 40 * len(labels))
+    return styled(figure, outcome.spec.objective.metric, "", height=110 + 40 * len(labels))
 
 
 def history_figure(outcome: Outcome, study: Study) -> go.Figure | str:
@@ -89,7 +89,7 @@ def history_figure(outcome: Outcome, study: Study) -> go.Figure | str:
     figure.update_traces(hovertemplate="trial %{x}: %{y:.4g}")
     n_trials = len(outcome.trials)
     figure.update_xaxes(_whole_numbers(n_trials), range=[-0.5, n_trials - 0.5])
-    return _styled(figure, "trial number", outcome.spec.objective.metric)
+    return styled(figure, "trial number", outcome.spec.objective.metric)
 
 
 def importances_figure(outcome: Outcome, study: Study) -> go.Figure | str:
@@ -107,7 +107,7 @@ def importances_figure(outcome: Outcome, study: Study) -> go.Figure | str:
     figure.update_traces(marker_color=BLUE, hovertemplate="%{y}: %{x:.3f}")
     figure.update_yaxes(_short_ticks({name: name for name in outcome.spec.search_space}))
     height = 70 + 30 * len(outcome.spec.search_space)
-    return _styled(figure, "importance", "", height=height, legend=False)
+    return styled(figure, "importance", "", height=height, legend=False)
 
 
 def learning_curves_figure(outcome: Outcome, study: Study) -> go.Figure | str:
@@ -135,7 +135,7 @@ def learning_curves_figure(outcome: Outcome, study: Study) -> go.Figure | str:
         )
         seen.add(state)
     figure.update_xaxes(_whole_numbers(max(max(trial.intermediate_values) for trial in trials)))
-    return _styled(figure, "epoch", outcome.spec.objective.metric, height=440)
+    return styled(figure, "epoch", outcome.spec.objective.metric, height=440)
 
 
 def slice_figures(outcome: Outcome, study: Study) -> list[go.Figure]:
@@ -167,7 +167,7 @@ def slice_figures(outcome: Outcome, study: Study) -> list[go.Figure]:
             figure.update_xaxes(_short_ticks(labels))
         elif isinstance(parameter, IntParameter | FloatParameter):
             figure.update_xaxes(_whole_range(parameter))
-        figures.append(_styled(figure, name, metric, height=240, legend=False))
+        figures.append(styled(figure, name, metric, height=240, legend=False))
     return figures
 
 
@@ -187,7 +187,7 @@ def timeline_figure(outcome: Outcome, study: Study) -> go.Figure | str:
         )
     figure.update_yaxes(_whole_numbers(len(outcome.trials)), autorange="reversed")
     height = min(600, 130 + 10 * len(outcome.trials))
-    return _styled(figure, "time (UTC)", "trial number", height=height)
+    return styled(figure, "time (UTC)", "trial number", height=height)
 
 
 def finite_values(outcome: Outcome) -> list[float]:
@@ -201,7 +201,7 @@ def _is_finite(trial: FrozenTrial) -> bool:
     return math.isfinite(trial.value)
 
 
-def _styled(
+def styled(
     figure: go.Figure, x_title: str, y_title: str, height: int = 360, *, legend: bool = True
 ) -> go.Figure:
     """The figure in the report's style, with the product's words on its axes."""

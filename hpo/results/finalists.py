@@ -10,7 +10,7 @@ from functools import partial
 from optuna.trial import TrialState
 
 from hpo.errors import NoSuccessfulTrialError
-from hpo.results.outcome import Finalist, Outcome
+from hpo.results.outcome import Finalist, Outcome, ranked_by_mean
 from hpo.tasks import EpochReport, TaskFactory, TaskList, TrialTask
 from storage import RerunRecord, is_infeasible
 
@@ -54,10 +54,10 @@ def _more_seeds(outcome: Outcome) -> Wanted:
 
 def _overlapping(outcome: Outcome) -> list[Finalist]:
     """The best finalist and those that are not clearly worse; one seed makes nothing clear."""
-    best, *others = outcome.finalists
+    best, *others = ranked_by_mean(outcome.finalists, outcome.spec)
     if best.estimate is None:
         return []
-    sign = 1 if outcome.spec.objective.direction == "maximize" else -1
+    sign = outcome.spec.objective.sign
 
     def is_close(other: Finalist) -> bool:
         if best.estimate is None or other.estimate is None:
@@ -65,7 +65,7 @@ def _overlapping(outcome: Outcome) -> list[Finalist]:
         if best.estimate.standard_error is None or other.estimate.standard_error is None:
             return True
         reach = best.estimate.standard_error + other.estimate.standard_error
-        return sign * (best.estimate.mean - other.estimate.mean) < reach
+        return sign * (other.estimate.mean - best.estimate.mean) < reach
 
     close = [best, *(other for other in others if is_close(other))]
     return sorted(close, key=lambda finalist: finalist.number)
@@ -130,7 +130,9 @@ def _rerun_ended(
     seconds: float,
 ) -> None:
     assert task.seed_index is not None
-    value = report.metrics.get(metric) if report.ending == "complete" else None
+    is_whole = report.ending == "complete"
+    value = report.quantities.get(metric) if is_whole else None
+    others = {name: report.quantities[name] for name in task.other_objectives if is_whole}
     record(
         RerunRecord(
             trial_number=task.number,
@@ -140,6 +142,7 @@ def _rerun_ended(
             fail_reason=report.fail_reason or None,
             seconds=seconds,
             finished_at=_now(),
+            others=others,
         )
     )
     told = f"failed: {report.fail_reason}" if value is None else f"{metric}={value:.4f}"

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from hpo.results.evidence import EVIDENCE_FILE, Evidence, read_evidence
 from hpo.results.manifest import read_manifest, replace_file
 from hpo.results.outcome import Outcome
+from hpo.results.pareto import rule_text
 from hpo.results.retrain import test_interval
 
 MODEL_CARD_FILE = "model_card.md"
@@ -59,6 +60,7 @@ def write_model_card(outcome: Outcome, folder: Path) -> None:
     page = environment.get_template(TEMPLATE).render(
         outcome=outcome,
         spec=outcome.spec,
+        rule=rule_text(outcome.spec) if outcome.spec.is_multi_objective else "",
         interval=None if outcome.test is None else test_interval(outcome.test),
         description=evidence.description,
         any_size=evidence.resized_outputs is not None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.exported import FORMATS
+from hpo.results.pareto import by_one_standard_error, front_of
 from hpo.spec import ExperimentSpec, parse_recorded_spec
 from hpo.surrogate import believed_scores
 from storage import (
@@ -45,7 +46,8 @@ class Finalist:
 
     ``search_value`` is a maximum over noise; ``reruns`` choose the winner among the finalists, and
     of the winner ``confirmations`` chose nothing: what it is said to reach comes from these.
-    ``n_seeds`` is how many re-runs it takes to be chosen.
+    ``n_seeds`` is how many re-runs it takes to be chosen. All of these are values of the first
+    objective; ``other_search_values`` are those of the others, by their metrics.
     """
 
     number: int
@@ -54,6 +56,18 @@ class Finalist:
     reruns: tuple[RerunRecord, ...]
     confirmations: tuple[RerunRecord, ...] = ()
     n_seeds: int
+    other_search_values: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def others(self) -> Mapping[str, float]:
+        """Its other objectives: means over the re-runs that succeeded, else as in the search."""
+        told = [rerun.others for rerun in self.reruns if rerun.value is not None]
+        return {
+            metric: statistics.fmean(others[metric] for others in told)
+            if told and all(metric in others for others in told)
+            else value
+            for metric, value in self.other_search_values.items()
+        }
 
     @property
     def values(self) -> list[float]:
@@ -132,7 +146,10 @@ class Outcome:
 
     @property
     def winner(self) -> Finalist | None:
-        """The finalist with the best mean; None before the re-runs."""
+        """The finalist with the best mean; None before the re-runs.
+
+        With several objectives see `by_one_standard_error`.
+        """
         first = self.finalists[0] if self.finalists else None
         return first if first is not None and first.mean is not None else None
 
@@ -189,9 +206,12 @@ def choose_finalists(trials: Sequence[FrozenTrial], spec: ExperimentSpec) -> lis
     """The best ``finalists.k`` trials that ran to their full budget, each config once.
 
     The best are those that are believed to be, given all trials: the highest value is the luckiest
-    one, too. None of them breaks a constraint.
+    one, too. None of them breaks a constraint. With several objectives all lie on the Pareto front,
+    and the first objective says which are the best.
     """
     complete = [t for t in trials if t.state == TrialState.COMPLETE and not breaks_limits(t)]
+    if spec.is_multi_objective:
+        complete = front_of(trials, spec)
     is_maximized = spec.objective.direction == "maximize"
     believed = believed_scores(trials, is_maximized=is_maximized)
     chosen: list[FrozenTrial] = []
@@ -212,21 +232,26 @@ def _ranked(
     confirmations: Sequence[RerunRecord],
     spec: ExperimentSpec,
 ) -> tuple[Finalist, ...]:
+    others = [objective.metric for objective in spec.objectives[1:]]
     finalists = [
         Finalist(
             number=trial.number,
             params=trial.params,
-            search_value=float(trial.value or 0.0),
+            search_value=trial.values[0],
+            other_search_values=dict(zip(others, trial.values[1:], strict=True)),
             reruns=tuple(one for one in reruns if one.trial_number == trial.number),
             confirmations=tuple(one for one in confirmations if one.trial_number == trial.number),
             n_seeds=spec.finalists.n_seeds,
         )
         for trial in chosen
     ]
-    return tuple(sorted(finalists, key=lambda finalist: _cost(finalist.mean, spec)))
+    return by_one_standard_error(ranked_by_mean(finalists, spec), spec)
 
 
-def _cost(value: float | None, spec: ExperimentSpec) -> float:
-    if value is None:
-        return float("inf")
-    return -value if spec.objective.direction == "maximize" else value
+def ranked_by_mean(finalists: Sequence[Finalist], spec: ExperimentSpec) -> list[Finalist]:
+    """The best mean of the first objective first; without one, last."""
+
+    def cost(finalist: Finalist) -> float:
+        return float("inf") if finalist.mean is None else spec.objective.sign * finalist.mean
+
+    return sorted(finalists, key=cost)

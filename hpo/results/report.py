@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.results.outcome import Outcome, breaks_limits
+from hpo.results.outcome import Finalist, Outcome, breaks_limits
+from hpo.results.pareto import front_of, others_text, rule_text, seen_by_each_objective, shown
 from hpo.results.retrain import test_interval
 from hpo.spec import condition_text
 
@@ -46,6 +47,7 @@ def write_report(outcome: Outcome, study: Study, path: Path) -> None:
         lstrip_blocks=True,
     )
     environment.filters.update(number=_number, param=_param, utc=_utc, condition=condition_text)
+    environment.filters.update(shown=shown)
     page = environment.get_template(TEMPLATE).render(
         outcome=outcome,
         experiment=outcome.experiment,
@@ -59,6 +61,8 @@ def write_report(outcome: Outcome, study: Study, path: Path) -> None:
         failures=_failures(outcome),
         seconds=_seconds(outcome),
         plots=_plots(outcome, study),
+        front=front_of(outcome.trials, outcome.spec) if outcome.spec.is_multi_objective else [],
+        rule=rule_text(outcome.spec) if outcome.spec.is_multi_objective else "",
         plotly_js=get_plotlyjs(),
     )
     beside = path.with_suffix(".part")
@@ -70,6 +74,8 @@ def _search_card(outcome: Outcome) -> Card:
     finalist = next(iter(outcome.finalists), None)
     if finalist is None:
         return Card(heading="Search value", notes=("No trial is COMPLETE.",))
+    if outcome.spec.is_multi_objective:
+        return _front_card(outcome, finalist)
     is_maximized = outcome.spec.objective.direction == "maximize"
     extreme, pick = ("maximum", max) if is_maximized else ("minimum", min)
     best = pick(outcome.finalists, key=lambda finalist: finalist.search_value)
@@ -91,6 +97,17 @@ def _search_card(outcome: Outcome) -> Card:
     )
 
 
+def _front_card(outcome: Outcome, finalist: Finalist) -> Card:
+    others = finalist.other_search_values.items()
+    n_front = len(front_of(outcome.trials, outcome.spec))
+    return Card(
+        heading=f"Search {outcome.spec.objective.metric}",
+        value=_number(finalist.search_value),
+        spread=", ".join(f"{metric} {shown(value)}" for metric, value in others),
+        notes=(f"Trial {finalist.number}, one of {n_front} on the Pareto front.",),
+    )
+
+
 def _rerun_card(outcome: Outcome) -> Card:
     heading, winner = "Re-runs on fresh seeds", outcome.winner
     if winner is None or winner.reported is None:
@@ -107,14 +124,17 @@ def _rerun_card(outcome: Outcome) -> Card:
     if not math.isclose(reached.mean, winner.search_value, rel_tol=1e-9):
         comparison = f"{_number(abs(gain))} {'better' if gain > 0 else 'worse'} than"
     error = reached.standard_error
+    place = f"the best of {len(outcome.finalists)} finalists"
+    if outcome.spec.is_multi_objective:
+        place = rule_text(outcome.spec)
     return Card(
         heading=heading,
         value=_number(reached.mean),
         spread="" if error is None else f"± {_number(error)} standard error",
         notes=(
-            f"Trial {winner.number}, the best of {len(outcome.finalists)} finalists: mean over "
-            f"{winner.seeds_text}.",
+            f"Trial {winner.number}, {place}: mean over {winner.seeds_text}.",
             f"{comparison} its search value.",
+            *([f"At {others_text(winner)}."] if winner.others else []),
         ),
     )
 
@@ -176,17 +196,38 @@ def _seconds(outcome: Outcome) -> list[tuple[str, int, float]]:
 
 def _plots(outcome: Outcome, study: Study) -> dict[str, Any]:
     from hpo.results import figures
+    from hpo.results.pareto_figure import pareto_figures
 
-    slices = figures.slice_figures(outcome, study)
+    views = seen_by_each_objective(outcome, study)
+    first, its_study = views[0]
+    pareto = pareto_figures(outcome) if outcome.spec.is_multi_objective else []
     return {
         "finalists": _embedded("finalists", figures.finalists_figure(outcome)),
-        "history": _embedded("history", figures.history_figure(outcome, study)),
-        "importances": _embedded("importances", figures.importances_figure(outcome, study)),
-        "n_finite": len(figures.finite_values(outcome)),
+        "pareto": [_embedded(f"pareto-{index}", figure) for index, figure in enumerate(pareto)],
         "n_for_importances": figures.N_FOR_IMPORTANCES,
-        "learning_curves": _embedded("curves", figures.learning_curves_figure(outcome, study)),
-        "slices": [_embedded(f"slice-{index}", figure) for index, figure in enumerate(slices)],
-        "timeline": _embedded("timeline", figures.timeline_figure(outcome, study)),
+        "learning_curves": _embedded("curves", figures.learning_curves_figure(first, its_study)),
+        "timeline": _embedded("timeline", figures.timeline_figure(first, its_study)),
+        "objectives": [
+            _plots_of_values(view, its_study, f"-of-{index}" if index else "")
+            for index, (view, its_study) in enumerate(views)
+        ],
+    }
+
+
+def _plots_of_values(outcome: Outcome, study: Study, suffix: str) -> dict[str, Any]:
+    """What is drawn of the values of one objective; ``suffix`` tells its figures from others'."""
+    from hpo.results import figures
+
+    slices = figures.slice_figures(outcome, study)
+    importances = figures.importances_figure(outcome, study)
+    return {
+        "metric": outcome.spec.objective.metric,
+        "history": _embedded(f"history{suffix}", figures.history_figure(outcome, study)),
+        "importances": _embedded(f"importances{suffix}", importances),
+        "n_finite": len(figures.finite_values(outcome)),
+        "slices": [
+            _embedded(f"slice{suffix}-{index}", figure) for index, figure in enumerate(slices)
+        ],
     }
 
 

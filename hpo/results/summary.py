@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.results.outcome import Outcome, breaks_limits
+from hpo.results.pareto import front_of, others_text, rule_text
 from hpo.results.report import REPORT_FILE
 from hpo.results.retrain import test_interval
 from storage import was_refused
@@ -16,6 +17,8 @@ from storage import was_refused
 
 def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
     """The outcome in at most ten lines; paths are relative to where the user stands.
+
+    Two more tell of several objectives.
 
     Args:
         outcome: what the experiment has come to.
@@ -28,14 +31,19 @@ def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
     if winner is not None and winner.reported is not None:
         error = winner.reported.standard_error
         spread = "" if error is None else f" +- {error:.4f} (standard error)"
+        rule = f"best mean of {len(outcome.finalists)} finalists"
+        if spec.is_multi_objective:
+            n_front, rule = len(front_of(outcome.trials, spec)), rule_text(spec)
+            front = f"{n_front} trials on it; finalists are its best in {metric}"
+            lines.append(_line("front", front))
         lines += [
-            _line(
-                "winner", f"trial {winner.number}, best mean of {len(outcome.finalists)} finalists"
-            ),
+            _line("winner", f"trial {winner.number}, {rule}"),
             _line("params", params_text(winner.params)),
             _line("search", f"{metric} {winner.search_value:.4f}{_optimism(outcome)}"),
             _line("re-runs", f"{metric} {winner.reported.mean:.4f}{spread}, {winner.seeds_text}"),
         ]
+        if winner.others:
+            lines.append(_line("at", others_text(winner)))
     lines += _test_lines(outcome, folder, program)
     lines += [
         _line("report", _relative(folder / REPORT_FILE)),

@@ -97,7 +97,7 @@ class EarlyEnd:
     def __init__(self, study: Study, spec: ExperimentSpec) -> None:
         self._study, self._spec = study, spec
         self._patience_from = study.user_attrs.get(PATIENCE_FROM, 0)
-        self._terminator = Terminator(spec.seed, study.direction)
+        self._terminator = Terminator(spec.seed, study.directions[0])
         # What refused them may have been mended since.
         self._ended_before = {
             trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()
@@ -189,7 +189,7 @@ class EarlyEnd:
 
     def _cost(self, value: float | None) -> float:
         assert value is not None, "a COMPLETE trial has a value"
-        return -value if self._spec.objective.direction == "maximize" else value
+        return self._spec.objective.sign * value
 
 
 def _are_alike(refused: Sequence[FrozenTrial], trials: Sequence[FrozenTrial]) -> bool:

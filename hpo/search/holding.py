@@ -27,7 +27,7 @@ class HeldBack:
         self._k = scheduler.k if isinstance(scheduler, OneEpochTopKSpec) else 0
         self._epochs = scheduler.epochs if isinstance(scheduler, OneEpochTopKSpec) else 0
         self.is_used = is_used
-        self._sign = -1 if spec.objective.direction == "maximize" else 1
+        self._sign = spec.objective.sign
         self._held: dict[int, optuna.Trial] = {}
         self._chosen: set[int] = set()
 

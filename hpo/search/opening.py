@@ -92,6 +92,8 @@ def n_off_grid(spec: ExperimentSpec) -> int:
 def warm_params(study: Study, fixed: Mapping[str, Any], space: Space) -> list[Params]:
     """The best distinct configs of another study, as far as they fit ``space``; best first.
 
+    Of several objectives they are those of the Pareto front that are best in the first.
+
     Args:
         study: of an experiment of the same database.
         fixed: that experiment's fixed values, which may be searched here.
@@ -102,8 +104,10 @@ def warm_params(study: Study, fixed: Mapping[str, Any], space: Space) -> list[Pa
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if not is_infeasible(trial)
     ]
-    is_maximized = study.direction == StudyDirection.MAXIMIZE
-    trials = sorted(complete, key=lambda trial: trial.value or 0.0, reverse=is_maximized)
+    if len(study.directions) > 1:
+        complete = study.best_trials
+    is_maximized = study.directions[0] == StudyDirection.MAXIMIZE
+    trials = sorted(complete, key=lambda trial: trial.values[0], reverse=is_maximized)
     return _distinct(({**fixed, **trial.params} for trial in trials), space)[:N_WARM]
 
 

@@ -13,6 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
     CmaEsSampler,
+    GPSampler,
     NSGAIISampler,
     RandomSampler,
     TPESampler,
@@ -157,6 +158,8 @@ def _tpe(spec: TpeSpec, space: Space, study_seed: int) -> BaseSampler:
                 seed=seed,
                 n_startup_trials=spec.n_startup_trials,
                 group=is_conditional(space),
+                # Of several objectives Optuna would say at each trial that this is so.
+                multivariate=is_conditional(space) or None,
             )
 
     return SeededByTrial(make, study_seed, shown=with_failures)
@@ -169,6 +172,21 @@ def _gp(spec: GpSpec, space: Space, study_seed: int) -> BaseSampler:
             seed=seed,
             space=distributions(always),
             startup=SobolSampler(distributions(space), study_seed),
+            n_startup_trials=spec.n_startup_trials,
+        ),
+        study_seed,
+    )
+
+
+def _gp_of_several(spec: GpSpec, space: Space, study_seed: int) -> BaseSampler:
+    """Optuna's own, which models each objective and improves on the front.
+
+    By the logarithm of the expected hypervolume improvement: Ament et al. 2023, arXiv:2310.20708.
+    """
+    return SeededByTrial(
+        lambda seed: GPSampler(
+            seed=seed,
+            independent_sampler=SobolSampler(distributions(space), study_seed),
             n_startup_trials=spec.n_startup_trials,
         ),
         study_seed,
@@ -196,18 +214,24 @@ SAMPLERS: dict[type[SamplerSpec], Callable[[Any, Space, int], BaseSampler]] = {
 }
 
 
-def build_sampler(spec: SamplerSpec, space: Space, study_seed: int, n_trials: int) -> BaseSampler:
+def build_sampler(
+    spec: SamplerSpec, space: Space, study_seed: int, n_trials: int, n_objectives: int = 1
+) -> BaseSampler:
     """The sampler that ``spec`` names, or that ``auto`` chooses for ``n_trials``."""
     # They would say at each trial how they draw a conditional parameter, and why; we say it once.
     logging.getLogger("optuna.samplers").setLevel(logging.ERROR)
     if isinstance(spec, AutoSpec):
-        spec, _ = choose_sampler(space, n_trials)
+        spec, _ = choose_sampler(space, n_trials, n_objectives)
+    if isinstance(spec, GpSpec) and n_objectives > 1:
+        return _gp_of_several(spec, space, study_seed)
     return SAMPLERS[type(spec)](spec, space, study_seed)
 
 
-def named_sampler(spec: SamplerSpec, space: Space, n_trials: int) -> tuple[str, str]:
+def named_sampler(
+    spec: SamplerSpec, space: Space, n_trials: int, n_objectives: int = 1
+) -> tuple[str, str]:
     """``("auto (gp)", "60 trials over 2 ...")``: what proposes, and why if that was chosen."""
     if not isinstance(spec, AutoSpec):
         return spec.name, ""
-    chosen, reason = choose_sampler(space, n_trials)
+    chosen, reason = choose_sampler(space, n_trials, n_objectives)
     return f"auto ({chosen.name})", reason

@@ -94,7 +94,7 @@ class StudySource:
         self.scheduler: TrialScheduler = build_scheduler(spec, study.get_trials(deepcopy=False))
         self._study, self._tasks, self._spec = study, tasks, spec
         self._space = spec.search_space
-        self._metric = spec.objective.metric
+        self._metrics = [objective.metric for objective in spec.objectives]
         self._record_epoch, self._recorded_epochs = record_epoch, recorded_epochs
         self._record_fingerprint = record_fingerprint
         self._observers = observers
@@ -206,7 +206,8 @@ class StudySource:
                 reported_at=_now(),
             )
         )
-        value = report.metrics[self._metric]
+        # Of several objectives the first: an intermediate value is one number.
+        value = report.quantities[self._metrics[0]]
         put_intermediate_value(self._running[task.number], report.epoch, value)
         for observer in self._observers:
             observer.epoch_reported(task.number, report)
@@ -228,9 +229,10 @@ class StudySource:
         # Ray gives the report that triggered a stop to on_trial_complete alone. Unless it is
         # recorded here, a trial stopped at its first rung would have no value.
         self.reported(task, report)
-        trial, value = self._running.pop(task.number), report.metrics[self._metric]
+        trial = self._running.pop(task.number)
+        values = [report.quantities[metric] for metric in self._metrics]
         if report.ending is None and self._held.takes(task.number, report.epoch):
-            trial.set_user_attr(FIRST_VALUE, value)
+            trial.set_user_attr(FIRST_VALUE, values[0])
             self._hold(trial)
         elif report.ending is None and self.is_over_time:
             requeue_running(self._study, only=task.number)
@@ -238,7 +240,7 @@ class StudySource:
             if excesses := self._excesses(report):
                 put_constraints(trial, excesses)
             is_whole = report.ending == "complete"
-            self._tell(trial, value) if is_whole else self._tell(trial, state=TrialState.PRUNED)
+            self._tell(trial, values) if is_whole else self._tell(trial, state=TrialState.PRUNED)
 
     def _hold(self, trial: optuna.Trial) -> None:
         self._held.hold(trial)
@@ -281,13 +283,17 @@ class StudySource:
                 observer.epoch_reported(trial.number, report)
         for epoch_number, value in known.intermediate_values.items():
             put_intermediate_value(trial, epoch_number, value)
-        replay(self.scheduler, self._tell(trial, known.value))
+        replay(self.scheduler, self._tell(trial, known.values))
 
     def _tell(
-        self, trial: optuna.Trial, value: float | None = None, *, state: TrialState | None = None
+        self,
+        trial: optuna.Trial,
+        values: Sequence[float] | None = None,
+        *,
+        state: TrialState | None = None,
     ) -> FrozenTrial:
         """End a trial in the study; returns what stands there, after everybody was told."""
-        self._study.tell(trial, value, state=state)
+        self._study.tell(trial, values, state=state)
         ended = self._study.get_trials(deepcopy=False)[trial.number]
         self._n_finished += 1
         self._n_spent += is_spent_on(ended, self._spec)

@@ -31,14 +31,16 @@ OPENING_STAGE = 0
 def search_sampler(spec: ExperimentSpec, n_trials: int) -> BaseSampler:
     """The sampler of a search of ``n_trials``, in stages or not."""
     if not spec.stages:
-        return build_sampler(spec.sampler, spec.search_space, spec.seed, n_trials)
+        return build_sampler(
+            spec.sampler, spec.search_space, spec.seed, n_trials, len(spec.objectives)
+        )
     return StagedSampler(spec, n_trials)
 
 
 def named_search(spec: ExperimentSpec, n_trials: int, n_opening: int) -> tuple[str, str]:
     """The sampler as a report tells it, and why it was chosen or what its stages are."""
     if not spec.stages:
-        return named_sampler(spec.sampler, spec.search_space, n_trials)
+        return named_sampler(spec.sampler, spec.search_space, n_trials, len(spec.objectives))
     sizes = shares(n_trials - n_opening, len(spec.stages))
     names = [
         named_sampler(spec.sampler, _part(spec.search_space, part), size)[0]

@@ -186,10 +186,12 @@ def _known_keys(loc: Sequence[str | int]) -> list[str]:
     model: Any = ExperimentSpec
     for part in loc[:-1]:
         if isinstance(model, type) and issubclass(model, BaseModel):
-            if part in model.model_fields:
-                model = model.model_fields[str(part)].annotation
+            by_key = {field.alias or name: field for name, field in model.model_fields.items()}
+            if part in by_key:
+                model = by_key[str(part)].annotation
             continue
-        model = _member_with_tag(model, part) or model
+        is_item = isinstance(part, int) and get_args(model)
+        model = get_args(model)[0] if is_item else _member_with_tag(model, part) or model
     if isinstance(model, type) and issubclass(model, BaseModel):
         fields = model.model_fields.items()
         return sorted(field.alias or name for name, field in fields if not field.exclude)

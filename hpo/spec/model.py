@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from hpo.spec.parameters import Parameter
 from hpo.spec.section import Scalar, Section
@@ -192,6 +192,24 @@ class ObjectiveSpec(Section):
     metric: str = Field(min_length=1)
     direction: Literal["maximize", "minimize"]
 
+    @property
+    def sign(self) -> int:
+        """What a value is multiplied by to become a cost, of which less is better."""
+        return -1 if self.direction == "maximize" else 1
+
+
+def _listed(value: Any) -> Any:
+    """A single objective is written without the list."""
+    return value if isinstance(value, list) else [value]
+
+
+def _as_written(objectives: list[ObjectiveSpec]) -> Any:
+    dumped = [objective.model_dump() for objective in objectives]
+    return dumped[0] if len(dumped) == 1 else dumped
+
+
+Objectives = Annotated[list[ObjectiveSpec], BeforeValidator(_listed), PlainSerializer(_as_written)]
+
 
 class ResourcesSpec(Section):
     """What one trial occupies; fractions share a core or a GPU."""
@@ -212,7 +230,8 @@ class FinalistsSpec(Section):
     """How the winner is chosen among the best trials, and how good it is said to be.
 
     Attributes:
-        k: so many of the best trials are finalists.
+        k: so many of the best trials are finalists; of several objectives, those of the Pareto
+            front that are best in the first.
         n_seeds: fresh seeds on which each of them is re-run, the same for all; the best mean wins.
         max_share: of ``budget.n_trials`` that re-runs may cost. As long as the standard errors of
             the best overlap, these are re-run on one more seed each, within this share.
@@ -238,13 +257,16 @@ class ExperimentSpec(Section):
     With ``trial_seed: common`` all trials train with one seed: nothing but their configs tells them
     apart, and a config that is drawn again is answered from the record. ``constraints`` name
     quantities that the trainable knows of a config before it is trained, or metrics.
+
+    ``objective`` is one mapping or a list of two or three, whose metrics may be such quantities,
+    too; the first chooses the finalists, see docs/search.md.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     trainable: str
     seed: int = Field(default=0, ge=0)
     trial_seed: Literal["per_trial", "common"] = "per_trial"
-    objective: ObjectiveSpec
+    objectives: Objectives = Field(alias="objective")
     fixed: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     search_space: dict[str, Parameter] = Field(min_length=1)
     enqueue: list[dict[str, Scalar]] = Field(default_factory=list)
@@ -257,3 +279,13 @@ class ExperimentSpec(Section):
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
     concurrency: int | None = Field(default=None, ge=1)
     finalists: FinalistsSpec = Field(default_factory=FinalistsSpec)
+
+    @property
+    def objective(self) -> ObjectiveSpec:
+        """The first, and mostly the only one."""
+        return self.objectives[0]
+
+    @property
+    def is_multi_objective(self) -> bool:
+        """Whether there is a Pareto front instead of a best trial."""
+        return len(self.objectives) > 1

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpo.spec.objective_rules import objective_rules, objectives_in
 from hpo.spec.source import KeyPath
 from hpo.spec.words import unknown
 from hpo.spec.write import flow_yaml
@@ -23,6 +24,7 @@ def rules_between_sections(
     """Every broken rule as (key path, message); with None those that ask no trainable."""
     problems = [
         *_names_are_unique(data),
+        *objective_rules(data),
         *_scheduler_fits_budget(data),
         *_constraints_are_known(data),
         *_grid_is_finite(data),
@@ -148,11 +150,14 @@ def _trainable_knows_names(data: Mapping[str, Any]) -> Problems:
         return []
     info = TRAINABLES[name]
     problems: Problems = []
-    metric = _section(data, "objective").get("metric")
-    if isinstance(metric, str) and metric not in info.metrics:
-        problems.append(
-            (("objective", "metric"), unknown(f"metric of {name!r}", metric, info.metrics))
-        )
+    objectives = objectives_in(data)
+    # What is known before any training can be traded for a metric; by itself it needs no search.
+    known = (*info.metrics, *info.facts) if len(objectives) > 1 else info.metrics
+    problems += [
+        ((*path, "metric"), unknown(f"metric of {name!r}", objective["metric"], known))
+        for path, objective in objectives
+        if isinstance(objective.get("metric"), str) and objective["metric"] not in known
+    ]
     problems += [
         ((section, key), unknown(f"hyperparameter of {name!r}", key, info.config_keys))
         for section in ("fixed", "search_space")

@@ -45,9 +45,16 @@ class Projection:
     """One experiment in one MLflow tracking store."""
 
     def __init__(
-        self, tracking_uri: str, experiment: ExperimentRecord, study_name: str, artifacts: Path
+        self,
+        tracking_uri: str,
+        experiment: ExperimentRecord,
+        study_name: str,
+        artifacts: Path,
+        objectives: Sequence[str],
     ) -> None:
         """``artifacts`` is the folder of a database store's artifacts; a server has its own.
+
+        ``objectives`` are the names of a trial's values.
 
         Raises:
             Exception: whatever MLflow raises if the store cannot be reached.
@@ -59,6 +66,7 @@ class Projection:
             logging.getLogger(name).setLevel(logging.ERROR)
         self._client: MlflowClient = MlflowClient(tracking_uri=tracking_uri)
         self._experiment, self._study_name = experiment, study_name
+        self._objectives = list(objectives)
         self._mlflow_id = self._find_experiment(tracking_uri, artifacts)
         self._runs = self._find_runs()
 
@@ -113,7 +121,11 @@ class Projection:
             for record in epochs
             for point in _metrics(record.metrics, record.epoch, record.reported_at)
         ]
-        points += _metrics(metrics or {}, len(epochs), ended)
+        # Of several objectives some are known before training, and no metric of an epoch.
+        values = dict(zip(self._objectives, trial.values or [], strict=False))
+        reported = epochs[-1].metrics if epochs else values
+        beside = {name: value for name, value in values.items() if name not in reported}
+        points += _metrics({**beside, **(metrics or {})}, len(epochs), ended)
         self._log(run_id, points, {**trial.params, "seed": trial.user_attrs.get("seed")})
         self._put_artifacts(run_id, artifacts)
         self._client.set_terminated(run_id, STATUS[trial.state], _ms(ended))
