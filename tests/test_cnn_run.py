@@ -59,10 +59,10 @@ def test_the_three_values_stand_side_by_side(
     stdout = finished[1].stdout
     assert len(stdout.splitlines()) <= 10
     assert outcome.winner is not None
-    assert outcome.winner.mean is not None
+    assert outcome.winner.confirmed is not None
     assert outcome.test is not None
     assert f"{outcome.winner.search_value:.4f}" in stdout
-    assert f"{outcome.winner.mean:.4f}" in stdout
+    assert f"{outcome.winner.confirmed.mean:.4f}" in stdout
     assert f"{outcome.test.n_correct} of {outcome.test.n_test}" in stdout
 
 

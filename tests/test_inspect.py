@@ -143,7 +143,7 @@ def test_what_cannot_be_inspected_is_said_in_a_sentence(
     here: Shell, arguments: list[str], words: list[str]
 ) -> None:
     here.write("deep.yaml", DEEP)
-    done = here.hpo("inspect", "deep.yaml", "-p", "depth=2", *arguments)
+    done = here.hpo("inspect", "deep.yaml", "-p", "depth=2", "-p", "n_train=64", *arguments)
     assert done.returncode == 2
     for word in words:
         assert word in done.stderr

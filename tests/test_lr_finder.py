@@ -663,7 +663,8 @@ def lr_of(workspace: Workspace) -> FloatParameter | FoundParameter:
 def test_the_first_config_that_can_be_built_is_the_one_that_is_tested(here: Shell) -> None:
     here.write("picky_lr.py", MINE + PICKY)
     units = "search_space.units={type: int, low: 1, high: 8}"
-    workspace = begin(here.folder, "picky_lr", units, "fixed.most=2", "budget.n_trials=10")
+    given = (units, "fixed.most=2", "budget.n_trials=10", "sampler=random")
+    workspace = begin(here.folder, "picky_lr", *given)
     after_the_stage(workspace)
     drawn = [params["units"] for params in first_params(workspace.spec, 10)]
     fitting = [units for units in drawn if units <= 2]
