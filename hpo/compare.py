@@ -69,8 +69,7 @@ def compare_samplers(
             workspace = open_comparison(plan, places, recorded)
             if workspace.record.finished_at is None:
                 progress.say(f"{plan.spec.name}: starting Ray; results will be in {out}")
-                with ray_cluster(plan.spec.resources) as n_fitting:
-                    interrupt.listen()
+                with ray_cluster(plan.spec.resources, interrupt) as n_fitting:
                     run_workers(workspace, progress, n_fitting, interrupt)
                 if interrupt.signum is not None:
                     raise RunInterruptedError(

@@ -98,8 +98,7 @@ def run_experiment(
             progress.say(f"{spec.name}: starting Ray; results will be in {places.runs}")
             if recorded is not None:
                 recorded = replace(recorded, finished_at=None)  # it goes on
-            with ray_cluster(spec.resources) as n_fitting:
-                interrupt.listen()
+            with ray_cluster(spec.resources, interrupt) as n_fitting:
                 workspace = open_workspace(spec, places, recorded)
                 models, is_quiet = run_workers(workspace, progress, n_fitting, interrupt)
             if interrupt.signum is not None:

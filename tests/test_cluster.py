@@ -13,11 +13,11 @@ from hpo.execution.cluster import no_start_text
 
 START = """
 from hpo.errors import UnfitEnvironmentError
-from hpo.execution import ray_cluster
+from hpo.execution import InterruptFlag, ray_cluster
 from hpo.spec import ResourcesSpec
 
 try:
-    with ray_cluster(ResourcesSpec()):
+    with InterruptFlag() as interrupt, ray_cluster(ResourcesSpec(), interrupt):
         print("started")
 except UnfitEnvironmentError as error:
     print(error)

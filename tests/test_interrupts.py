@@ -122,3 +122,23 @@ def test_ctrl_c_ends_a_run_with_its_own_ray_and_all_its_processes(
     assert states(user, "alone")["RUNNING"] == 0
     _, left = psutil.wait_procs(started, timeout=30)
     assert left == []
+
+
+def test_ctrl_c_while_ray_starts_ends_it_then_and_there(
+    user: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has been recorded by then, so there is nothing to go on with."""
+    monkeypatch.delenv("RAY_ADDRESS")
+    process = user.start("run", "slow.yaml", "-oname=early")
+    assert process.stderr is not None
+    while "starting Ray" not in process.stderr.readline():
+        assert process.poll() is None
+    started = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stderr.endswith("hpo: interrupted before anything was run\n")
+    assert "Traceback" not in stderr
+    _, left = psutil.wait_procs(started, timeout=30)
+    assert left == []
+    assert not (user.folder / "runs" / "early" / "spec.yaml").exists()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import ray
 
 from hpo.errors import UnfitEnvironmentError
+from hpo.execution.interrupts import InterruptFlag
 from hpo.spec import ResourcesSpec
 
 # Ray's own defaults cost more than a short trial, or speak where we do: see docs/architecture.md.
@@ -29,19 +30,25 @@ START_WAIT, START_WAIT_S = "RAY_gcs_server_port_wait_time_s", "120"
 
 
 @contextmanager
-def ray_cluster(resources: ResourcesSpec) -> Iterator[int]:
+def ray_cluster(resources: ResourcesSpec, interrupt: InterruptFlag) -> Iterator[int]:
     """Ray for the length of a ``with`` block; yields how many trials fit at a time.
 
     Joins the cluster at ``RAY_ADDRESS`` if that is set, else starts Ray on this machine.
 
+    A signal that comes while Ray starts, which may take a minute, ends that at once: what has
+    started by then ends with this process.
+
     Raises:
         UnfitEnvironmentError: if Ray does not start, or no node can ever hold one trial.
+        RunInterruptedError: after a signal while it started.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in RAY_ENVIRONMENT.items()})
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the study records what fails
     joined = ray.is_initialized()
     if not joined:
-        _start()
+        with interrupt.at_once():
+            _start()
+        interrupt.listen()  # again: Ray has put a handler of its own on SIGTERM
     try:
         yield _n_trials_at_a_time(resources)
     finally:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
+
+from hpo.errors import RunInterruptedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptFlag:
-    """Inside a ``with`` block, the first SIGINT or SIGTERM is remembered; the second one raises."""
+    """In a ``with`` block, the first SIGINT or SIGTERM is remembered; the second one raises."""
 
     signum: int | None = None
+    _is_urgent = False
 
     def __enter__(self) -> InterruptFlag:
         """Listen to both signals."""
@@ -23,6 +28,25 @@ class InterruptFlag:
         """Take the signals over, again if need be: `ray.init` puts a handler on SIGTERM."""
         for signum in SIGNALS:
             signal.signal(signum, self._on_signal)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, the first signal raises, too: for what asks nobody, and may stay half done.
+
+        Raises:
+            RunInterruptedError: if a signal comes, or has come before.
+        """
+        self._is_urgent = True
+        try:
+            if not self.is_set:
+                yield
+                return
+        except KeyboardInterrupt:
+            pass  # told below, as one that came before
+        finally:
+            self._is_urgent = False
+        signum = self.signum or signal.SIGINT
+        raise RunInterruptedError(signum, "interrupted before anything was run")
 
     def __exit__(
         self,
@@ -39,9 +63,10 @@ class InterruptFlag:
             signal.signal(signum, handler)
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
-        if self.signum is not None:
+        is_to_raise = self._is_urgent or self.signum is not None
+        self.signum = self.signum or signum
+        if is_to_raise:
             raise KeyboardInterrupt
-        self.signum = signum
 
     @property
     def is_set(self) -> bool:
