@@ -86,6 +86,7 @@ def seen_by_each_objective(outcome: Outcome, study: Study) -> list[tuple[Outcome
 
 def _seen_by(outcome: Outcome, index: int) -> tuple[Outcome, Study]:
     objective = outcome.spec.objectives[index]
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would tell of the copy
     study = optuna.create_study(direction=objective.direction)
     for trial in outcome.trials:
         seen = copy.copy(trial)
