@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import optuna.terminator
 import pytest
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
