@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import random
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
@@ -18,15 +16,14 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
-from optuna.study import Study
-from optuna.trial import FrozenTrial
 
 from hpo.search.auto import choose_sampler
 from hpo.search.gaussian_process import GaussianProcessSampler
+from hpo.search.grid_sampler import GridSampler
+from hpo.search.seeded import SeededByTrial
 from hpo.search.shown import with_failures
 from hpo.search.sobol import SobolSampler
 from hpo.search.space import Space, distributions, grid, is_conditional
-from hpo.seeds import derive_seed
 from hpo.spec import (
     AutoSpec,
     CmaesSpec,
@@ -39,103 +36,6 @@ from hpo.spec import (
     TpeSpec,
     conditions,
 )
-from storage import enqueued_params
-
-
-class GridSampler(BaseSampler):
-    """Trial ``n`` is cell ``n`` of the grid, in an order shuffled by the study's seed.
-
-    Trials that were enqueued come on top, and a cell that was enqueued is not tried again. Optuna's
-    own raises on the last `tell` under ask-and-tell, and draws cells at random, so two workers may
-    get one cell.
-    """
-
-    def __init__(self, cells: list[dict[str, Any]], study_seed: int) -> None:
-        self._cells = list(cells)
-        random.Random(derive_seed(study_seed, 0, "grid")).shuffle(self._cells)  # noqa: S311
-        self._n_enqueued, self._left = 0, self._cells
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Leave out the cells that were enqueued before the trial."""
-        before = study.get_trials(deepcopy=False)[: trial.number]
-        enqueued = [params for one in before if (params := enqueued_params(one)) is not None]
-        if len(enqueued) != self._n_enqueued:
-            self._n_enqueued = len(enqueued)
-            self._left = [cell for cell in self._cells if cell not in enqueued] or self._cells
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Nothing: every parameter is looked up on its own."""
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing: every parameter is looked up on its own."""
-        return {}
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """The value of ``param_name`` in the trial's cell."""
-        return self._left[(trial.number - self._n_enqueued) % len(self._left)][param_name]
-
-
-class SeededByTrial(BaseSampler):
-    """Another sampler, made anew for each trial with a seed from (study seed, trial number).
-
-    A study that was killed and resumed then asks for what it would have asked for anyway: nothing
-    is left of the random numbers that were drawn before.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[int], BaseSampler],
-        study_seed: int,
-        *,
-        shown: Callable[[Study], Study] = lambda study: study,
-    ) -> None:
-        """``make`` builds the sampler for a seed; it sees ``shown(study)``."""
-        self._make, self._study_seed, self._shown = make, study_seed, shown
-        self._sampler = make(0)
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Make the trial's own sampler."""
-        self._sampler = self._make(derive_seed(self._study_seed, trial.number, "proposal"))
-        self._sampler.before_trial(self._shown(study), trial)
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """As the sampler says."""
-        return self._sampler.infer_relative_search_space(self._shown(study), trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """As the sampler says."""
-        return self._sampler.sample_relative(self._shown(study), trial, search_space)
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """As a sampler says that was made for this parameter of this trial alone.
-
-        Optuna stores parameters one by one: a trial that was cut off between two of them draws
-        the second as if nothing had happened.
-        """
-        purpose = f"proposal of {param_name}"
-        sampler = self._make(derive_seed(self._study_seed, trial.number, purpose))
-        return sampler.sample_independent(self._shown(study), trial, param_name, param_distribution)
 
 
 def _grid(_: GridSpec, space: Space, study_seed: int) -> BaseSampler:

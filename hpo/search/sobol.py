@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
+from hpo.search.looked_up import LookedUpSampler
 from hpo.seeds import derive_seed
 from hpo.surrogate import UnitCube
 
 
-class SobolSampler(BaseSampler):
+class SobolSampler(LookedUpSampler):
     """Trial ``n`` is point ``n`` of the sequence, which fills a space more evenly than chance.
 
     Optuna's own draws its first trial at random, and counts points in the study's attributes: one
@@ -25,18 +26,6 @@ class SobolSampler(BaseSampler):
 
     def __init__(self, space: Mapping[str, BaseDistribution], study_seed: int) -> None:
         self._space, self._study_seed = dict(space), study_seed
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Nothing: every parameter is looked up on its own."""
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing: every parameter is looked up on its own."""
-        return {}
 
     def sample_independent(
         self,
