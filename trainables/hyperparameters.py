@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from trainables.strict_model import StrictModel
 
 TYPE_NAMES = {"string": "str", "int": "int", "float": "float", "bool": "bool"}
 
 
-class Hyperparameters(BaseModel):
-    """Base of all configs: no unknown keys, no silent conversion, no change afterwards.
+class Hyperparameters(StrictModel):
+    """Base of all configs.
 
-    A whole number is welcome where a fraction is expected, never the other way round. Configs
-    may inherit from several others; their ``breaches`` then call ``super().breaches()``.
+    They may inherit from several others; their ``breaches`` then call ``super().breaches()``.
     """
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def _keeps_its_rules(self) -> Self:
-        if breaches := self.breaches():
-            raise ValidationError.from_exception_data(
-                type(self).__name__,
-                [
-                    InitErrorDetails(
-                        type=PydanticCustomError("rule", "{rule}", {"rule": rule}),
-                        loc=(key,),
-                        input=getattr(self, key),
-                    )
-                    for key, rule in breaches
-                ],
-            )
-        return self
-
-    def breaches(self) -> list[tuple[str, str]]:
-        """Rules between the keys that are broken: (key, rule); a rule names all keys it needs."""
-        return []
 
 
 def problems(model_class: type[BaseModel], mapping: Mapping[str, Any]) -> list[str]:
