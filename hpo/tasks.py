@@ -224,8 +224,8 @@ class TaskFactory:
     def trial(self, number: int, params: Mapping[str, Any]) -> TrialTask:
         """Trial ``number`` of the search."""
         spec = self.spec
-        seed_number = 0 if spec.trial_seed == "common" else number
-        seed = derive_seed(spec.seed, seed_number, "trial")
+        n_seeds = spec.n_trial_seeds
+        seed = derive_seed(spec.seed, number if n_seeds is None else number % n_seeds, "trial")
         task = self._task(number, params, seed, self.trial_folder(number))
         return replace(
             task,

@@ -77,6 +77,14 @@ def test_with_a_seed_of_its_own_each_trial_is_trained(begin: Begin) -> None:
     assert len({trial.user_attrs["seed"] for trial in worker.study.trials}) == 8
 
 
+def test_trials_take_turns_with_five_seeds_unless_the_spec_says_otherwise(begin: Begin) -> None:
+    worker = begin(COMMON.replace("trial_seed: common\n", ""))
+    worker.search()
+    seeds = [trial.user_attrs["seed"] for trial in worker.study.trials]
+    assert len(set(seeds)) == 5
+    assert seeds[5:] == seeds[: len(seeds) - 5]
+
+
 def test_a_later_start_answers_from_what_earlier_ones_trained(begin: Begin) -> None:
     begin(COMMON).search("budget.n_trials=6")
     later = begin(COMMON)

@@ -307,6 +307,21 @@ def test_a_model_keeps_away_from_where_trials_fail(name: str) -> None:
     assert failed < 5 * 20 / 3
 
 
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_no_config_is_proposed_twice_for_one_seed(n_seeds: int) -> None:
+    """Ten configs, thirty trials: with three seeds each config may come three times, if at all."""
+    space: Space = {"x": IntParameter(type="int", low=0, high=29 // n_seeds)}
+    spec = GpSpec(name="gp", n_startup_trials=3)
+    study = optuna.create_study(sampler=build_sampler(spec, space, 0, 30, n_seeds=n_seeds))
+    for number in range(24):
+        trial = ask(study, space)
+        trial.set_user_attr("seed", number % n_seeds)
+        study.tell(trial, (trial.params["x"] - 4) ** 2 + number % n_seeds)
+    drawn = [(trial.params["x"], trial.number % n_seeds) for trial in study.trials[3:]]
+    assert len(set(drawn)) == len(drawn)
+    assert len({x for x, _ in drawn}) < len(drawn) or n_seeds == 1
+
+
 def test_a_lucky_config_is_tried_again() -> None:
     """Where values are noisy, the process asks for the best configs until it knows."""
     space: Space = {"x": IntParameter(type="int", low=0, high=99)}

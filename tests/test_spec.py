@@ -507,7 +507,7 @@ def specs(draw: st.DrawFn) -> ExperimentSpec:
                 "target_value": draw(st.none() | st.floats(-1e9, 1e9)),
                 "patience_trials": draw(st.none() | st.integers(1, 99)),
             },
-            "trial_seed": draw(st.sampled_from(["per_trial", "common"])),
+            "trial_seed": draw(st.sampled_from(["blocked", "per_trial", "common"])),
             "constraints": draw(st.dictionaries(texts, limits(), max_size=2)),
             "resources": {"cpu": draw(st.sampled_from([0.25, 1, 4])), "gpu": 0.5},
             "concurrency": draw(st.none() | st.integers(1, 64)),

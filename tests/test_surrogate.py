@@ -27,8 +27,9 @@ from hpo.surrogate import (
     log_expected_improvement,
     to_normal,
     told_scores,
+    training_seeds,
 )
-from hpo.surrogate.gaussian_process import _negative_log_likelihood, squared_distances
+from hpo.surrogate.gaussian_process import _Kinds, _negative_log_likelihood, squared_distances
 from storage import create_study, open_optuna_storage, put_constraints
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
@@ -111,14 +112,16 @@ VALUES = to_normal(np.sin(5 * POINTS[:, 0]) + POINTS[:, 1] ** 2)
 
 
 def test_the_gradient_of_the_likelihood_is_its_gradient() -> None:
-    distances = squared_distances(POINTS, POINTS, IS_CATEGORICAL)
-    logs = np.array([-0.3, 0.4, 0.1, 0.2, -1.0])
+    points = np.vstack([POINTS[:20], POINTS[:5]])
+    distances = squared_distances(points, points, IS_CATEGORICAL)
+    kinds = _Kinds(distances, np.arange(25) % 4)
+    logs = np.array([-0.3, 0.4, 0.1, 0.2, -2.0, -1.5, -1.0])
 
     def value(at: Any) -> float:
-        return _negative_log_likelihood(at, distances, VALUES)[0]
+        return _negative_log_likelihood(at, kinds, VALUES)[0]
 
     def gradient(at: Any) -> Any:
-        return _negative_log_likelihood(at, distances, VALUES)[1]
+        return _negative_log_likelihood(at, kinds, VALUES)[1]
 
     assert check_grad(value, gradient, logs) < 1e-4
 
@@ -137,6 +140,49 @@ def test_a_process_finds_out_how_much_noise_there_is_and_what_matters() -> None:
     truth = (np.sin(5 * grid[:, 0]) - noisy.mean()) / noisy.std()
     assert np.abs(means - truth).mean() < 0.15
     assert np.all(np.abs(means - truth) < 5 * np.sqrt(variances) + 0.1)
+
+
+def test_what_a_seed_adds_to_all_its_values_is_taken_off() -> None:
+    """A lucky seed lifts its values by twice what the configs differ in."""
+    rng = np.random.default_rng(2)
+    points = rng.random((60, 1))
+    truth, seeds = np.sin(5 * points[:, 0]), np.arange(60) % 5
+    lucky = np.array([-2.0, 3.0, 0.5, -1.0, 0.0])[seeds]
+    noisy = truth + lucky + 0.05 * rng.standard_normal(60)
+    values = (noisy - noisy.mean()) / noisy.std()
+
+    def error(of: Any) -> float:
+        process = fit_gaussian_process(points, values, np.array([False]), of)
+        believed = process.posterior(points)[0] * noisy.std()
+        return float(((believed - believed.mean()) - (truth - truth.mean())).std())
+
+    assert error(seeds) < 0.1
+    assert error(None) > 3 * error(seeds)
+
+
+def test_a_config_seen_often_is_believed_where_a_lucky_one_is_not() -> None:
+    """One config is better by 2 at five looks; another one was so lucky at one of two."""
+    looks = np.concatenate([np.arange(20), np.arange(20), [5, 5, 5]])
+    points = (looks / 19)[:, None]
+    noisy = np.random.default_rng(3).normal(0, 0.7, len(looks)) + 2 * (looks == 5)
+    noisy[[15, 35]] = 2.0, -0.5
+    values = (noisy - noisy.mean()) / noisy.std()
+    process = fit_gaussian_process(points, values, np.array([False]))
+    good, lucky, near = process.posterior(points[[5, 15, 6]])[0]
+    assert good > lucky + 0.5
+    assert good > near + 0.5  # what it has of its own is none of its neighbour's
+
+
+def test_trials_share_a_seed_by_what_they_recorded() -> None:
+    seeds = [7, 9, 7, None, None]
+    trials = [
+        create_trial(value=0.0, user_attrs={} if seed is None else {"seed": seed}) for seed in seeds
+    ]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    first, second, third, *own = training_seeds(trials).tolist()
+    assert first == third != second
+    assert len({first, second, *own}) == 4
 
 
 def test_two_choices_are_equal_or_not_however_far_their_indices_lie_apart() -> None:

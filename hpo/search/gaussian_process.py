@@ -19,6 +19,7 @@ from hpo.surrogate import (
     log_expected_improvement,
     to_normal,
     told_scores,
+    training_seeds,
 )
 
 Array = npt.NDArray[np.float64]
@@ -35,10 +36,10 @@ class GaussianProcessSampler(BaseSampler):
     """Bayesian optimization of a noisy function.
 
     Optuna's own improves on the highest value seen, which is the luckiest one; this one on what the
-    process believes of the configs tried, so a lucky config may be tried again. Values are bent to
-    look normal. It learns from trials that were stopped or failed, and believes of running ones
-    what it expects of them (Ginsbourger et al. 2010, "Kriging is well-suited to parallelize
-    optimization").
+    process believes of the configs tried, so a lucky config may be tried again. What trials of one
+    seed share is told from what their configs are worth. Values are bent to look normal. It learns
+    from trials that were stopped or failed, and believes of running ones what it expects of them
+    (Ginsbourger et al. 2010, "Kriging is well-suited to parallelize optimization").
     """
 
     def __init__(
@@ -48,14 +49,16 @@ class GaussianProcessSampler(BaseSampler):
         space: Mapping[str, BaseDistribution],
         startup: BaseSampler,
         n_startup_trials: int,
+        n_seeds: int | None = None,
     ) -> None:
         """``space`` is modelled, which every trial has; other parameters are left to ``startup``.
 
-        So are all those of the first ``n_startup_trials``.
+        So are all those of the first ``n_startup_trials``. With ``n_seeds`` trial n trains with the
+        seed of trial ``n % n_seeds``: no config is proposed twice for one seed.
         """
         self._rng = np.random.default_rng(seed)
         self._space, self._startup = space, startup
-        self._n_startup_trials = n_startup_trials
+        self._n_startup_trials, self._n_seeds = n_startup_trials, n_seeds
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -77,13 +80,18 @@ class GaussianProcessSampler(BaseSampler):
         if not search_space or len(scores) < self._n_startup_trials:
             return {}
         cube = UnitCube(search_space)
-        points = cube.encode([one.params for one in trials if one.number in scores])
-        values = np.array([scores[one.number] for one in trials if one.number in scores])
+        told = [one for one in trials if one.number in scores]
+        process = fit_gaussian_process(
+            cube.encode([one.params for one in told]),
+            to_normal(np.array([scores[one.number] for one in told])),
+            cube.is_categorical,
+            training_seeds(told),
+        )
         running = [one.params for one in trials if one.state == TrialState.RUNNING]
-        process = fit_gaussian_process(points, to_normal(values), cube.is_categorical)
         if running:
             process = process.believing(cube.encode(running))
-        return cube.decode(self._most_promising(process, cube))
+        taken = cube.encode([one.params for one in trials if self._share_seed(one, trial)])
+        return cube.decode(self._most_promising(process, cube, taken))
 
     def sample_independent(
         self,
@@ -96,12 +104,19 @@ class GaussianProcessSampler(BaseSampler):
         self._raise_error_if_multi_objective(study)
         return self._startup.sample_independent(study, trial, param_name, param_distribution)
 
-    def _most_promising(self, process: GaussianProcess, cube: UnitCube) -> Array:
+    def _share_seed(self, trial: FrozenTrial, other: FrozenTrial) -> bool:
+        return self._n_seeds is not None and (trial.number - other.number) % self._n_seeds == 0
+
+    def _most_promising(self, process: GaussianProcess, cube: UnitCube, taken: Array) -> Array:
+        """A config that is not among ``taken``, unless all that were looked at are."""
+        known = {point.tobytes() for point in taken}
         beliefs, _ = process.posterior(process.points)
         threshold = float(beliefs.max())
 
         def promise(points: Array) -> Array:
-            return log_expected_improvement(*process.posterior(points), threshold)
+            promised = log_expected_improvement(*process.posterior(points), threshold)
+            promised[[point.tobytes() in known for point in points]] = -np.inf
+            return promised
 
         order = np.argsort(-beliefs, kind="stable")
         anchors = list({point.tobytes(): point for point in process.points[order]}.values())

@@ -65,7 +65,7 @@ def _tpe(spec: TpeSpec, space: Space, study_seed: int) -> BaseSampler:
     return SeededByTrial(make, study_seed, shown=with_failures)
 
 
-def _gp(spec: GpSpec, space: Space, study_seed: int) -> BaseSampler:
+def _gp(spec: GpSpec, space: Space, study_seed: int, n_seeds: int | None = None) -> BaseSampler:
     always = {name: one for name, one in space.items() if not conditions(one)}
     return SeededByTrial(
         lambda seed: GaussianProcessSampler(
@@ -73,6 +73,7 @@ def _gp(spec: GpSpec, space: Space, study_seed: int) -> BaseSampler:
             space=distributions(always),
             startup=SobolSampler(distributions(space), study_seed),
             n_startup_trials=spec.n_startup_trials,
+            n_seeds=n_seeds,
         ),
         study_seed,
     )
@@ -115,15 +116,28 @@ SAMPLERS: dict[type[SamplerSpec], Callable[[Any, Space, int], BaseSampler]] = {
 
 
 def build_sampler(
-    spec: SamplerSpec, space: Space, study_seed: int, n_trials: int, n_objectives: int = 1
+    spec: SamplerSpec,
+    space: Space,
+    study_seed: int,
+    n_trials: int,
+    n_objectives: int = 1,
+    n_seeds: int | None = None,
 ) -> BaseSampler:
-    """The sampler that ``spec`` names, or that ``auto`` chooses for ``n_trials``."""
+    """The sampler that ``spec`` names, or that ``auto`` chooses for ``n_trials``.
+
+    With ``n_seeds`` so many seeds of training are used in turn; else each trial has its own.
+    """
     # They would say at each trial how they draw a conditional parameter, and why; we say it once.
     logging.getLogger("optuna.samplers").setLevel(logging.ERROR)
     if isinstance(spec, AutoSpec):
         spec, _ = choose_sampler(space, n_trials, n_objectives)
-    if isinstance(spec, GpSpec) and n_objectives > 1:
-        return _gp_of_several(spec, space, study_seed)
+    if isinstance(spec, GpSpec):
+        several = n_objectives > 1
+        return (
+            _gp_of_several(spec, space, study_seed)
+            if several
+            else _gp(spec, space, study_seed, n_seeds)
+        )
     return SAMPLERS[type(spec)](spec, space, study_seed)
 
 

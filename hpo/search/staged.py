@@ -32,7 +32,12 @@ def search_sampler(spec: ExperimentSpec, n_trials: int) -> BaseSampler:
     """The sampler of a search of ``n_trials``, in stages or not."""
     if not spec.stages:
         return build_sampler(
-            spec.sampler, spec.search_space, spec.seed, n_trials, len(spec.objectives)
+            spec.sampler,
+            spec.search_space,
+            spec.seed,
+            n_trials,
+            len(spec.objectives),
+            spec.n_trial_seeds,
         )
     return StagedSampler(spec, n_trials)
 
@@ -231,7 +236,9 @@ class StagedSampler(BaseSampler):
             size = shares(self._n_trials - n_opening, len(self._spec.stages))[number - 1]
             space = _part(self._spec.search_space, self._spec.stages[number - 1])
             sampler = _begun_sooner(self._spec.sampler, space, size)
-            self._samplers[number] = build_sampler(sampler, space, self._spec.seed, size)
+            self._samplers[number] = build_sampler(
+                sampler, space, self._spec.seed, size, n_seeds=self._spec.n_trial_seeds
+            )
         return self._samplers[number]
 
     def _shown(self, study: Study, stage: _Stage) -> Study:

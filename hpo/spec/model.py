@@ -245,6 +245,10 @@ class FinalistsSpec(Section):
     confirmations: int = Field(default=3, ge=0)
 
 
+N_BLOCKS = 5
+"""Seeds of `trial_seed: blocked`: of each there are enough trials to know what they share."""
+
+
 class ExperimentSpec(Section):
     """One `hpo run`, whole.
 
@@ -254,8 +258,9 @@ class ExperimentSpec(Section):
     With ``stages`` the parameters are searched a few at a time, in that order; the others keep the
     values of the best trial so far.
 
-    With ``trial_seed: common`` all trials train with one seed: nothing but their configs tells them
-    apart, and a config that is drawn again is answered from the record. ``constraints`` name
+    Trials take turns with `N_BLOCKS` seeds, see docs/search.md. With ``trial_seed: common`` all
+    train with one, with ``per_trial`` each has its own. A config that is drawn again for the same
+    seed is answered from the record. ``constraints`` name
     quantities that the trainable knows of a config before it is trained, or metrics.
 
     ``objective`` is one mapping or a list of two or three, whose metrics may be such quantities,
@@ -265,7 +270,7 @@ class ExperimentSpec(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     trainable: str
     seed: int = Field(default=0, ge=0)
-    trial_seed: Literal["per_trial", "common"] = "per_trial"
+    trial_seed: Literal["blocked", "per_trial", "common"] = "blocked"
     objectives: Objectives = Field(alias="objective")
     fixed: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     search_space: dict[str, Parameter] = Field(min_length=1)
@@ -279,6 +284,11 @@ class ExperimentSpec(Section):
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
     concurrency: int | None = Field(default=None, ge=1)
     finalists: FinalistsSpec = Field(default_factory=FinalistsSpec)
+
+    @property
+    def n_trial_seeds(self) -> int | None:
+        """How many seeds the trials take turns with; None if each has its own."""
+        return {"per_trial": None, "blocked": N_BLOCKS, "common": 1}[self.trial_seed]
 
     @property
     def objective(self) -> ObjectiveSpec:

@@ -7,7 +7,7 @@ from hpo.surrogate.gaussian_process import (
     log_expected_improvement,
     to_normal,
 )
-from hpo.surrogate.told import told_scores
+from hpo.surrogate.told import told_scores, training_seeds
 from hpo.surrogate.unit_cube import UnitCube
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "log_expected_improvement",
     "to_normal",
     "told_scores",
+    "training_seeds",
 ]

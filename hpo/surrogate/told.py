@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 from optuna.trial import FrozenTrial, TrialState
 
 from storage import is_infeasible
@@ -32,6 +34,12 @@ def told_scores(trials: Sequence[FrozenTrial], *, is_maximized: bool) -> dict[in
         told = {t.number: worst for t in trials if t.state == TrialState.FAIL or is_infeasible(t)}
         scores.update(told)
     return dict(sorted(scores.items()))
+
+
+def training_seeds(trials: Sequence[FrozenTrial]) -> npt.NDArray[np.int64]:
+    """(n,) equal where trials were trained with the same seed; one without has its own."""
+    seeds = [trial.user_attrs.get("seed", f"of {trial.number}") for trial in trials]
+    return np.unique(np.array(seeds, dtype=str), return_inverse=True)[1].astype(np.int64)
 
 
 def _mean_gain(complete: Sequence[FrozenTrial], epoch: int, sign: float) -> float:
