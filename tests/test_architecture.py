@@ -46,6 +46,8 @@ FLOORS = {
     "hpo.exporting": 3,
     "hpo.dashboard": 3,
     "hpo.cli": 4,
+    "hpo.cli_options": 4,
+    "hpo.cli_messages": 4,
     "hpo.__main__": 4,
 }
 STAGES = {room for room, floor in FLOORS.items() if floor == 2}
