@@ -30,6 +30,7 @@ FLOORS = {
     "hpo.results": 2,
     "hpo.comparison": 2,
     "hpo.simulation": 2,
+    "hpo.live_drawing": 3,
     "hpo.progress": 3,
     "hpo.plan": 3,
     "hpo.chosen_config": 3,
