@@ -8,7 +8,7 @@ import math
 import re
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,11 @@ def step(stage: ManyStudies, task: TrialTask, drive: TrialDrive) -> bool:
     return False
 
 
+@dataclass(frozen=True)
 class PastTrial:
     """What Ray's schedulers read of a trial."""
 
-    def __init__(self, trial_id: str) -> None:
-        self.trial_id = trial_id
+    trial_id: str
 
 
 def record_of(studies: list[optuna.Study]) -> list[list[tuple[Any, ...]]]:
@@ -496,11 +496,16 @@ def test_the_files_hold_everything_and_are_the_same_each_time(tmp_path: Path) ->
 
 MY_MODULE = '''
 def train(config, trial):
-    """Halts at the test's `Gate` in the middle of some trial; noisy, so that seeds matter."""
+    """Halts at the test's `Gate` in the middle of some trial; noisy, so that seeds matter.
+
+    Ends by itself, before the budget does; what it has trained whole stands in a file.
+    """
     for epoch in range(1, 4):
         if trial.folder.name == "00002" and epoch == 2:
             HALT
         yield {"score": config["x"] * (1 - config["x"]) - 1 / epoch + trial.seed % 1000 / 1e5}
+    with (trial.folder.parents[3] / "trained.txt").open("a") as file:
+        file.write(f"{config['x']} {trial.seed}\\n")
 '''
 
 COMPARED = """
@@ -511,7 +516,7 @@ search_space: {x: {type: float, low: 0, high: 1, step: 0.25}}
 sampler: {name: tpe, n_startup_trials: 2}
 scheduler: {name: asha, reduction_factor: 2}
 seed: 1
-budget: {n_trials: 4, max_epochs: 3}
+budget: {n_trials: 4, max_epochs: 5}
 finalists: {k: 2, n_seeds: 2}
 """
 
@@ -575,6 +580,8 @@ def test_an_interrupted_comparison_is_resumed_to_the_result_of_an_undisturbed_on
     assert by_seed == by_seed[:2] * 3
     assert all(len(study["reruns"]) == 3 for study in result["studies"])
     assert {study["n_trials"] for study in result["studies"]} == {4}
+    trained = (shell.folder / "runs/whole-compare/trained.txt").read_text().splitlines()
+    assert len(trained) == len(set(trained)), "the same was trained twice"
     written = json.loads((shell.folder / "runs/whole-compare/results.json").read_text())
     assert written == result
 

@@ -14,6 +14,7 @@ from hpo.search.opening import (
 )
 from hpo.search.samplers import SAMPLERS, build_sampler, named_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
+from hpo.search.shared import SharedCourses, recorded_course
 from hpo.search.source import ANSWERED_BY, SearchObserver, StudySource
 from hpo.search.space import (
     Space,
@@ -35,6 +36,7 @@ __all__ = [
     "SCHEDULERS",
     "ManyStudies",
     "SearchObserver",
+    "SharedCourses",
     "Space",
     "StudySource",
     "TimedSampler",
@@ -59,6 +61,7 @@ __all__ = [
     "narrowed",
     "opening_of",
     "record_opening",
+    "recorded_course",
     "recorded_opening",
     "search_sampler",
     "values",
