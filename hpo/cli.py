@@ -119,7 +119,7 @@ def compare(
         int | None, typer.Option(min=1, help="Of each study [the spec's budget].")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="For report and tables [runs/NAME-compare].")
+        Path | None, typer.Option(metavar="DIR", help="For report and tables [runs/NAME/compare].")
     ] = None,
     overrides: OverrideOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a comparison.")] = False,

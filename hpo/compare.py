@@ -65,12 +65,13 @@ def compare_samplers(
     with storage_errors(), InterruptFlag() as interrupt:
         find_comparison(plan, places, resume=resume)
         out.mkdir(parents=True, exist_ok=True)  # now: at the end hours would be lost
-        with exclusive(comparison_folder(places, plan.spec.name)):
+        name = plan.spec.name
+        with exclusive(comparison_folder(places, name), f"comparison {name!r}"):
             # Again, now that no other driver can change it.
             recorded = find_comparison(plan, places, resume=resume)
             workspace = open_comparison(plan, places, recorded)
             if workspace.record.finished_at is None:
-                progress.say(f"{plan.spec.name}: starting Ray; results will be in {out}")
+                progress.say(f"{name}: starting Ray; results will be in {out}")
                 with ray_cluster(plan.spec.resources, interrupt) as n_fitting:
                     run_workers(workspace, progress, n_fitting, interrupt)
                 if interrupt.signum is not None:
@@ -79,7 +80,7 @@ def compare_samplers(
                         f"interrupted; what is finished is kept. Go on with:\n  {resume_command}",
                     )
             else:
-                progress.say(f"comparison {plan.spec.name!r} is finished: nothing is left to do")
+                progress.say(f"comparison {name!r} is finished: nothing is left to do")
             interrupt.release()  # nothing asks any more: a signal now ends the process at once
             return wind_up(workspace, out)
 

@@ -354,8 +354,12 @@ def now() -> dt.datetime:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Keep a second driver of the same experiment away; the lock goes with the process."""
+def exclusive(folder: Path, what: str | None = None) -> Iterator[None]:
+    """Keep a second driver of the same folder away; the lock goes with the process.
+
+    ``what`` it is that is driven, in words; an experiment called like the folder if None.
+    """
+    what = what or f"experiment {folder.name!r}"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+", encoding="utf-8") as lock:
         try:
@@ -363,7 +367,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise StorageError(
-                f"experiment {folder.name!r} is being run by process {lock.read().strip()}; "
+                f"{what} is being run by process {lock.read().strip()}; "
                 "wait for it, or begin another one under another name"
             ) from None
         lock.truncate(0)

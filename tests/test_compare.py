@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from hpo.places import Places
 from hpo.search import SAMPLERS, ManyStudies, StudySource, TimedSampler
 from hpo.spec import ExperimentSpec
 from hpo.tasks import EpochReport, TaskFactory, TaskList, TrialTask
+from hpo.workspace import exclusive
 from storage import EpochRecord, RerunRecord, create_study
 
 DISCRETE = BRANIN.replace("high: 10}", "high: 10, step: 5}").replace(
@@ -325,6 +327,19 @@ def test_wrong_arguments_exit_with_2_and_leave_nothing(
     assert sorted(here.folder.iterdir()) == before
 
 
+def test_a_second_driver_is_kept_away_from_a_comparison_alone(here: Shell) -> None:
+    """Experiments have their own folders, whatever they are called."""
+    runs = here.folder / "runs"
+    with exclusive(runs / "branin" / "compare", "comparison 'branin'"):
+        done = here.hpo("compare", "branin.yaml", "--samplers", "random,tpe", "--seeds", "6")
+        assert done.returncode == 3
+        assert f"comparison 'branin' is being run by process {os.getpid()}" in done.stderr
+        assert_no_traceback(done)
+        for name in ("branin", "branin-compare", "compare"):
+            with exclusive(Places.of(here.folder, {}).run_folder(name)):
+                pass
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(here: Shell) -> None:
     done = here.hpo("compare", "branin.yaml", "--out", "branin.yaml")
     assert done.returncode == 3
@@ -580,9 +595,9 @@ def test_an_interrupted_comparison_is_resumed_to_the_result_of_an_undisturbed_on
     assert by_seed == by_seed[:2] * 3
     assert all(len(study["reruns"]) == 3 for study in result["studies"])
     assert {study["n_trials"] for study in result["studies"]} == {4}
-    trained = (shell.folder / "runs/whole-compare/trained.txt").read_text().splitlines()
+    trained = (shell.folder / "runs/whole/compare/trained.txt").read_text().splitlines()
     assert len(trained) == len(set(trained)), "the same was trained twice"
-    written = json.loads((shell.folder / "runs/whole-compare/results.json").read_text())
+    written = json.loads((shell.folder / "runs/whole/compare/results.json").read_text())
     assert written == result
 
     shown = shell.hpo("compare", "whole.yaml", *options[:-1], "--resume", "--out", "elsewhere")
