@@ -75,7 +75,9 @@ def step(stage: ManyStudies, task: TrialTask, drive: TrialDrive) -> bool:
     result = {"epoch": report.epoch, "objective": report.metrics["loss"]}
     if report.epoch == 1:
         scheduler.on_trial_add(None, trial)
-    if report.ending is None and scheduler.on_trial_result(None, trial, result) == "CONTINUE":
+    if report.ending is None and (
+        task.runs_to_end or scheduler.on_trial_result(None, trial, result) == "CONTINUE"
+    ):
         stage.reported(task, report)
         return True
     scheduler.on_trial_complete(None, trial, result)
