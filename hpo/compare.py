@@ -196,7 +196,6 @@ class StudyWatch:
             if not ended.state.is_finished():
                 break
             self._keep(ended)
-        self._progress.trial_ended(self._key, trial)
 
     def _keep(self, trial: FrozenTrial) -> None:
         sampler_s = self._sampler_s.pop(trial.number, 0.0)
@@ -207,6 +206,7 @@ class StudyWatch:
         )
         self._kept.add_trial(trial)
         self._n_kept += 1
+        self._progress.trial_ended(self._key, trial)  # last: a user may rely on what it says
 
 
 def draft_of(study: Study) -> Study:

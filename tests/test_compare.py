@@ -10,6 +10,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,17 @@ from gate import Gate, halt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
+from rich.console import Console
 
+from hpo.compare import WorkerClock, stages
 from hpo.comparison import Comparison, comparison_text, study_run, write_files
-from hpo.comparison_workspace import known_samplers, parse_samplers, plan_comparison
+from hpo.comparison_progress import ComparisonProgress
+from hpo.comparison_workspace import (
+    known_samplers,
+    open_comparison,
+    parse_samplers,
+    plan_comparison,
+)
 from hpo.errors import SpecError, UsageError
 from hpo.execution.actor import REPORT, TASK
 from hpo.execution.drive import TrialDrive
@@ -34,7 +43,7 @@ from hpo.search import SAMPLERS, ManyStudies, StudySource, TimedSampler
 from hpo.spec import ExperimentSpec
 from hpo.tasks import EpochReport, TaskFactory, TaskList, TrialTask
 from hpo.workspace import exclusive
-from storage import EpochRecord, RerunRecord, create_study
+from storage import EpochRecord, RerunRecord, StudyKey, create_study
 
 DISCRETE = BRANIN.replace("high: 10}", "high: 10, step: 5}").replace(
     "high: 15}", "high: 15, step: 5}"
@@ -130,7 +139,6 @@ def test_what_studies_ask_for_does_not_depend_on_the_workers(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """Nor on which trial ends first, nor on what is asked ahead: with a scheduler, too."""
-    from itertools import cycle, repeat
 
     from hpo.spec import parse_spec
 
@@ -349,6 +357,28 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(here: S
     assert "starting Ray" not in done.stderr
     assert_no_traceback(done)
     assert optuna.get_all_study_names(here.storage_url) == []
+
+
+def test_what_is_told_to_have_ended_is_in_the_database(here: Shell) -> None:
+    """Also where a trial ends after later ones, because it was held back: a kill loses none."""
+    plan = plan_in(
+        here, "branin.yaml", "scheduler={name: one_epoch_top_k, k: 2}", samplers="random,tpe",
+        n_seeds=1,
+    )  # fmt: skip
+    workspace = open_comparison(plan, Places.of(here.folder, {}), None)
+    told = []
+
+    class Witness(ComparisonProgress):
+        def trial_ended(self, key: StudyKey, trial: optuna.trial.FrozenTrial) -> None:
+            told.append((key, trial.number))
+            kept = workspace.studies[key].trials[trial.number]
+            assert (kept.state, kept.params) == (trial.state, trial.params)
+
+    progress = Witness(Console(stderr=True), dict.fromkeys(plan.keys, 6))
+    searches = next(stages(workspace, progress, WorkerClock()))
+    assert isinstance(searches, ManyStudies)
+    run_on(searches, repeat(1), 2)
+    assert sorted(told) == [(key, n) for key in sorted(plan.keys) for n in range(6)]
 
 
 # -- what is told ---------------------------------------------------------------------------------

@@ -201,7 +201,8 @@ def test_no_study_can_tell_whether_it_was_answered(
     assert together.result == by_itself.result
     assert len(together.trained) < len(by_itself.trained)
     for study in together.studies:
-        assert {"COMPLETE"} <= {trial.state.name for trial in study.trials} <= {"COMPLETE", "PRUNED"}
+        states = {trial.state.name for trial in study.trials}
+        assert {"COMPLETE"} <= states <= {"COMPLETE", "PRUNED"}
 
 
 @pytest.mark.parametrize("function", ["diverges", "ends_early"])
