@@ -215,7 +215,9 @@ def export(
 
 @app.command()
 def replay(
-    name: Annotated[str, typer.Argument(help="Name of an experiment; with --table a YAML file.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Of an experiment; with --table a YAML file.")
+    ],
     samplers: Annotated[
         str | None, typer.Option(metavar="A,B", help="E.g. tpe,random [the study's].")
     ] = None,
@@ -247,7 +249,10 @@ def replay(
     """
     from hpo.replay import FOLDER, Wanted, replay_study, replay_table, save
     from hpo.simulation import replay_text
+    from hpo.workspace import make_folder
 
+    if out is not None:
+        make_folder(out)
     wanted = Wanted(
         samplers=words(samplers),
         schedulers=words(schedulers),

@@ -14,8 +14,10 @@ if TYPE_CHECKING:  # imported where it is needed, so that `hpo --help` answers a
 
 Number = TypeVar("Number", int, float)
 
-SpecArgument = Annotated[Path, typer.Argument(help="A YAML file, e.g. search_spaces/cnn.yaml.")]
-NameArgument = Annotated[str, typer.Argument(help="Name of an experiment.")]
+SpecArgument = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="A YAML file, e.g. search_spaces/cnn.yaml.")
+]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of an experiment.")]
 OverrideOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -63,7 +65,8 @@ def places_beside(
     from dataclasses import replace
 
     places = places_of(storage, tracking_uri)
-    return replace(places, imports=(*places.imports, spec_path.resolve().parent))
+    folders = (*places.imports, spec_path.resolve().parent)
+    return replace(places, imports=tuple(dict.fromkeys(folders)))
 
 
 def places_of(storage: str | None = None, tracking_uri: str | None = None) -> Places:

@@ -28,7 +28,7 @@ from hpo.execution import InterruptFlag, ray_cluster, run_stages
 from hpo.places import Places
 from hpo.search import ManyStudies, SharedCourses, StudySource, TimedSampler, recorded_course
 from hpo.tasks import EpochReport, TaskList, TaskSource, TrialTask
-from hpo.workspace import exclusive, now, storage_errors
+from hpo.workspace import exclusive, make_folder, now, storage_errors
 from storage import ComparisonRecord, EpochRecord, RerunRecord, StudyKey
 from trainables import BEST_WEIGHTS
 
@@ -64,7 +64,7 @@ def compare_samplers(
     """
     with storage_errors(), InterruptFlag() as interrupt:
         find_comparison(plan, places, resume=resume)
-        out.mkdir(parents=True, exist_ok=True)  # now: at the end hours would be lost
+        make_folder(out)  # now: at the end hours would be lost
         name = plan.spec.name
         with exclusive(comparison_folder(places, name), f"comparison {name!r}"):
             # Again, now that no other driver can change it.

@@ -31,7 +31,7 @@ from hpo.simulation import (
 )
 from hpo.spec import ExperimentSpec, GpSpec, load_spec, parse_recorded_spec, parse_spec
 from hpo.tasks import TaskFactory, TrialTask
-from hpo.workspace import find_workspace, refuse_several_objectives, storage_errors
+from hpo.workspace import find_workspace, make_folder, refuse_several_objectives, storage_errors
 from storage import create_study
 
 MIN_TRIALS = 10
@@ -149,6 +149,7 @@ def save(result: Replay, folder: Path) -> None:
         StorageError: if they cannot be written.
     """
     with storage_errors():
+        make_folder(folder)
         write_files(result.as_json(), result.strategies, result.targets, folder)
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 import fcntl
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -374,6 +375,23 @@ def exclusive(folder: Path, what: str | None = None) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def make_folder(folder: Path) -> None:
+    """A folder for what a command writes, which the user may have named with --out.
+
+    Raises:
+        StorageError: if there can be no such folder, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(
+            f"cannot write into folder {folder}: {reason}. Name another one: --out DIR"
+        ) from None
 
 
 @contextmanager

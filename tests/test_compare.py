@@ -324,6 +324,7 @@ def test_a_range_that_is_yet_to_be_found_is_refused_with_the_way_out(here: Shell
         (("--trials", "0"), "--trials"),
         (("--resume",), "nothing to resume"),
         (("-o", "budget.n_trials=few"), "must be a whole number"),
+        (("-o", "trainable=nope:train"), "no module 'nope' in {folder}; a trainable"),
     ],
 )
 def test_wrong_arguments_exit_with_2_and_leave_nothing(
@@ -332,9 +333,28 @@ def test_wrong_arguments_exit_with_2_and_leave_nothing(
     before = sorted(here.folder.iterdir())
     done = here.hpo("compare", "branin.yaml", *arguments)
     assert done.returncode == 2
-    assert problem in done.stderr
+    assert problem.format(folder=here.folder) in done.stderr
     assert_no_traceback(done)
     assert sorted(here.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("url", "way_out"),
+    [
+        ("nonsense", "such as sqlite:////folder/hpo.db"),
+        ("oracel://me@there/x", "such as sqlite:////folder/hpo.db"),
+        ("postgresql+pg8000://me:secret@there/x", "pip install pg8000"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_told_with_the_way_out(
+    here: Shell, url: str, way_out: str
+) -> None:
+    done = here.hpo("compare", "branin.yaml", "--samplers", "random,tpe", "--storage", url)
+    assert done.returncode == 3
+    assert "cannot open database" in done.stderr
+    assert way_out in done.stderr
+    assert "secret" not in done.stderr
+    assert_no_traceback(done)
 
 
 def test_a_second_driver_is_kept_away_from_a_comparison_alone(here: Shell) -> None:
@@ -353,7 +373,8 @@ def test_a_second_driver_is_kept_away_from_a_comparison_alone(here: Shell) -> No
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(here: Shell) -> None:
     done = here.hpo("compare", "branin.yaml", "--out", "branin.yaml")
     assert done.returncode == 3
-    assert "branin.yaml: File exists" in done.stderr
+    assert "cannot write into folder branin.yaml: File exists" in done.stderr
+    assert "--out DIR" in done.stderr
     assert "starting Ray" not in done.stderr
     assert_no_traceback(done)
     assert optuna.get_all_study_names(here.storage_url) == []
