@@ -254,8 +254,8 @@ def replay(
     if out is not None:
         make_folder(out)
     wanted = Wanted(
-        samplers=words(samplers),
-        schedulers=words(schedulers),
+        samplers=words("--samplers", samplers),
+        schedulers=words("--schedulers", schedulers),
         workers=numbers("--workers", workers, int),
         n_seeds=seeds,
         n_trials=trials,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -76,21 +77,35 @@ def places_of(storage: str | None = None, tracking_uri: str | None = None) -> Pl
     return Places.of(Path.cwd(), storage_url=storage, tracking_uri=tracking_uri)
 
 
-def words(text: str | None) -> list[str] | None:
-    """The parts of a list such as ``tpe,random``; None if there is none."""
-    return [part.strip() for part in text.split(",") if part.strip()] if text else None
+def words(option: str, text: str | None) -> list[str] | None:
+    """The parts of a list such as ``tpe,random``; None if it was not given.
+
+    Raises:
+        UsageError: if there is nothing between its commas.
+    """
+    from hpo.errors import UsageError
+
+    if text is None:
+        return None
+    if not (parts := [part.strip() for part in text.split(",") if part.strip()]):
+        raise UsageError(f"{option} takes one or more with commas between, got {text!r}")
+    return parts
 
 
 def numbers(option: str, text: str | None, kind: type[Number]) -> list[Number] | None:
-    """The numbers in a list such as ``1,4,16``; None if there is none.
+    """The numbers in a list such as ``1,4,16``; None if it was not given.
 
     Raises:
-        UsageError: if one is no number of that kind.
+        UsageError: if one is no finite number of that kind, or there is none.
     """
     from hpo.errors import UsageError
 
     try:
-        return None if text is None else [kind(word) for word in words(text) or ()]
+        found = [kind(word) for word in words(option, text) or ()]
+        are_numbers = all(math.isfinite(number) for number in found)
     except ValueError:
+        are_numbers = False
+    if not are_numbers:
         whole = "whole numbers" if kind is int else "numbers"
-        raise UsageError(f"{option} takes {whole} such as 1,4,16, got {text!r}") from None
+        raise UsageError(f"{option} takes {whole} such as 1,4,16, got {text!r}")
+    return found or None

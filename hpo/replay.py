@@ -217,6 +217,11 @@ def _study_ground(name: str, places: Places) -> _Ground:
 
 
 def _table_ground(spec_path: Path, table_path: Path, say: Say) -> _Ground:
+    if not spec_path.exists():
+        raise UsageError(
+            f"with --table, NAME is the YAML file of a spec, and there is no file {spec_path}: "
+            f"hpo replay SPEC.yaml --table {table_path}"
+        )
     spec = load_spec(spec_path, import_paths=None)
     refuse_several_objectives(spec, "hpo replay")
     if awaits_lr_range(spec):
