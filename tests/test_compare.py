@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
+from selenium.webdriver import Chrome
 
 from hpo.compare import WorkerClock, stages
 from hpo.comparison import Comparison, comparison_text, study_run, write_files
@@ -558,6 +559,22 @@ def test_the_files_hold_everything_and_are_the_same_each_time(tmp_path: Path) ->
     assert "good beats random" in page
     assert page.count("data:image/png;base64,") == 3
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
+
+
+def test_no_table_of_the_page_is_wider_than_a_small_window_or_breaks_a_name(
+    browser: Chrome, tmp_path: Path
+) -> None:
+    write_files(a_comparison(), tmp_path)
+    browser.get((tmp_path / "report.html").as_uri())
+    widths = browser.execute_script(
+        "return [...document.querySelectorAll('.scroll')].map(e => [e.scrollWidth, e.clientWidth])"
+    )
+    assert len(widths) == 3
+    assert [pair for pair in widths if pair[0] > pair[1]] == []
+    heights = browser.execute_script(
+        "return [...document.querySelectorAll('.name')].map(cell => cell.offsetHeight)"
+    )
+    assert max(heights) < 40  # one line
 
 
 # -- the journey ----------------------------------------------------------------------------------
