@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 
 import typer
 
-if TYPE_CHECKING:
-    from hpo.places import Places
-    from hpo.spec import ExperimentSpec
-
-Number = TypeVar("Number", int, float)
+from hpo.cli_messages import command_line, program, resume_command, say, warn_about
+from hpo.cli_options import (
+    JsonOption,
+    NameArgument,
+    OverrideOption,
+    ParamOption,
+    SpecArgument,
+    StorageOption,
+    TrackingOption,
+    numbers,
+    places_beside,
+    places_of,
+    spec_and_places,
+    words,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,30 +38,6 @@ app = typer.Typer(
     help="Hyperparameter optimization: search, re-run, retrain, test once, export.",
     rich_markup_mode=None,
 )
-
-SpecArgument = Annotated[Path, typer.Argument(help="A YAML file, e.g. search_spaces/cnn.yaml.")]
-OverrideOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-o", "--override", metavar="PATH=VALUE", help="Set a value of the spec; repeatable."
-    ),
-]
-ParamOption = Annotated[
-    list[str] | None,
-    typer.Option("-p", "--param", metavar="NAME=VALUE", help="Choose a value; repeatable."),
-]
-StorageOption = Annotated[
-    str | None,
-    typer.Option("--storage", metavar="URL", help="Database [HPO_STORAGE_URL; sqlite in runs/]."),
-]
-TrackingOption = Annotated[
-    str | None,
-    typer.Option(
-        "--tracking-uri", metavar="URI", help="MLflow [MLFLOW_TRACKING_URI; sqlite in runs/]."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-NameArgument = Annotated[str, typer.Argument(help="Name of an experiment.")]
 
 
 @app.command()
@@ -72,13 +56,13 @@ def run(
 
     hpo run search_spaces/cnn.yaml
     """
-    spec, places = _spec_and_places(spec_path, overrides, storage, tracking_uri)
+    spec, places = spec_and_places(spec_path, overrides, storage, tracking_uri)
     if print_config:
         from hpo.spec import spec_to_yaml
 
         typer.echo(spec_to_yaml(spec), nl=False)
         return
-    _warn_about(spec)
+    warn_about(spec)
     if dry_run:
         from hpo.plan import plan_text
 
@@ -93,9 +77,9 @@ def run(
 
         with RunProgress(spec, Console(stderr=True), n_trials_of(spec)) as progress:
             outcome = run_experiment(
-                spec, places, progress, resume=resume, resume_command=_resume_command()
+                spec, places, progress, resume=resume, resume_command=resume_command()
             )
-        typer.echo(summary(outcome, places.run_folder(spec.name), _program()))
+        typer.echo(summary(outcome, places.run_folder(spec.name), program()))
 
 
 @app.command()
@@ -108,14 +92,14 @@ def validate(
     """
     from hpo.plan import size_of
 
-    spec, _ = _spec_and_places(spec_path, overrides, None, None)
+    spec, _ = spec_and_places(spec_path, overrides)
     size = size_of(spec)
     if as_json:
         from hpo.search import warnings_about
 
         typer.echo(json.dumps({**size, "warnings": warnings_about(spec)}))
         return
-    _warn_about(spec)
+    warn_about(spec)
     distinct, n_conditional = size["n_distinct_configs"], size["n_conditional"]
     typer.echo(
         f"{spec_path} is valid: {size['n_trials']} trials over {size['n_parameters']} parameters"
@@ -135,7 +119,7 @@ def compare(
         int | None, typer.Option(min=1, help="Of each study [the spec's budget].")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="For report and tables [runs/NAME-compare].")
+        Path | None, typer.Option(metavar="DIR", help="For report and tables [runs/NAME/compare].")
     ] = None,
     overrides: OverrideOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a comparison.")] = False,
@@ -153,17 +137,17 @@ def compare(
     from hpo.comparison_progress import ComparisonProgress
     from hpo.comparison_workspace import comparison_folder, plan_comparison
 
-    places = _places_beside(spec_path, storage, None)
+    places = places_beside(spec_path, storage)
     plan = plan_comparison(spec_path, overrides or (), places, samplers, seeds, trials)
     folder = out or comparison_folder(places, plan.spec.name)
     for note in plan.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     if warning := power_warning(seeds, len(plan.samplers)):
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     n_trials = {key: plan.n_trials_of(key) for key in plan.keys}
     with ComparisonProgress(Console(stderr=True), n_trials) as progress:
         comparison = compare_samplers(
-            plan, places, folder, progress, resume=resume, resume_command=_resume_command()
+            plan, places, folder, progress, resume=resume, resume_command=resume_command()
         )
     if print_json:
         typer.echo(json.dumps(as_json(comparison)))
@@ -204,18 +188,16 @@ def export(
         raise UsageError("--model-name names a registered model; add --register")
     if register:
         exporting.check_model_name(model_name or name)
-    places = _places(storage, tracking_uri)
+    places = places_of(storage, tracking_uri)
     wanted = None if formats is None else [part.strip() for part in formats.split(",")]
-    exports, registered = exporting.export_experiment(name, places, wanted, _say), None
+    exports, registered = exporting.export_experiment(name, places, wanted, say), None
     if register:
-        again = _command(
+        again = command_line(
             *("export", name, "--format", "torchscript", "--register"),
             **{"--model-name": model_name, "--storage": storage, "--tracking-uri": tracking_uri},
         )
         try:
-            registered = exporting.register_experiment(
-                name, places, model_name, _say, way_out=again
-            )
+            registered = exporting.register_experiment(name, places, model_name, say, way_out=again)
         except HpoError as error:
             exports.failures["--register"] = error
     if as_json:
@@ -233,7 +215,9 @@ def export(
 
 @app.command()
 def replay(
-    name: Annotated[str, typer.Argument(help="Name of an experiment; with --table a YAML file.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Of an experiment; with --table a YAML file.")
+    ],
     samplers: Annotated[
         str | None, typer.Option(metavar="A,B", help="E.g. tpe,random [the study's].")
     ] = None,
@@ -265,24 +249,27 @@ def replay(
     """
     from hpo.replay import FOLDER, Wanted, replay_study, replay_table, save
     from hpo.simulation import replay_text
+    from hpo.workspace import make_folder
 
+    if out is not None:
+        make_folder(out)
     wanted = Wanted(
-        samplers=_words(samplers),
-        schedulers=_words(schedulers),
-        workers=_numbers("--workers", workers, int),
+        samplers=words("--samplers", samplers),
+        schedulers=words("--schedulers", schedulers),
+        workers=numbers("--workers", workers, int),
         n_seeds=seeds,
         n_trials=trials,
-        targets=_numbers("--reach", reach, float),
+        targets=numbers("--reach", reach, float),
     )
-    places = _places(storage, None)
+    places = places_of(storage)
     if table is None:
-        result = replay_study(name, places, wanted, _say)
+        result = replay_study(name, places, wanted, say)
     else:
-        result = replay_table(Path(name), table, wanted, _say)
+        result = replay_table(Path(name), table, wanted, say)
     folder = out or places.run_folder(result.spec.name) / FOLDER
     save(result, folder)
     typer.echo(json.dumps(result.as_json()) if as_json else replay_text(result.as_json()))
-    _say(f"page, picture and tables in {os.path.relpath(folder)}")
+    say(f"page, picture and tables in {os.path.relpath(folder)}")
 
 
 @app.command()
@@ -303,7 +290,7 @@ def inspect(
     from hpo.inspection import inspect_config, inspection_as_json, inspection_text
     from hpo.results import params_text
 
-    spec, places = _spec_and_places(spec_path, overrides, None, None)
+    spec, places = spec_and_places(spec_path, overrides)
     inspection, space = inspect_config(spec, places, params or ())
     if as_json:
         typer.echo(json.dumps(inspection_as_json(inspection, space)))
@@ -343,11 +330,11 @@ def lr_find(
     )
     from hpo.results import range_test_text
 
-    spec, places = _spec_and_places(spec_path, overrides, None, None)
-    test, config = find_learning_rate(spec, places, params or (), _say)
+    spec, places = spec_and_places(spec_path, overrides)
+    test, config = find_learning_rate(spec, places, params or (), say)
     picture = out or places.run_folder(spec.name) / COMMAND_FOLDER / PICTURE
     save_picture(test, picture)
-    _say(f"picture in {picture}")
+    say(f"picture in {picture}")
     if as_json:
         typer.echo(json.dumps(range_test_as_json(test, config)))
     else:
@@ -385,7 +372,7 @@ def predict(
     else:
         for prediction in predictions.items:
             typer.echo(prediction.as_line())
-    _say(
+    say(
         f"{len(predictions.items)} images in {predictions.seconds:.2f} s, "
         f"{predictions.images_per_second:,.0f} images/s (decoding included)"
     )
@@ -402,7 +389,7 @@ def sync(
     """
     from hpo.synchronization import synchronize_by_name
 
-    places = _places(storage, tracking_uri)
+    places = places_of(storage, tracking_uri)
     n_trials = synchronize_by_name(name, places)
     typer.echo(f"{name}: MLflow shows {n_trials} trials")
 
@@ -419,78 +406,7 @@ def dashboard(
     """
     from hpo.dashboard import serve_dashboard
 
-    serve_dashboard(_places(storage, None), name, port)
-
-
-def _words(text: str | None) -> list[str] | None:
-    """The parts of a list such as ``tpe,random``; None if there is none."""
-    return [part.strip() for part in text.split(",") if part.strip()] if text else None
-
-
-def _numbers(option: str, text: str | None, kind: type[Number]) -> list[Number] | None:
-    from hpo.errors import UsageError
-
-    try:
-        return None if text is None else [kind(word) for word in _words(text) or ()]
-    except ValueError:
-        whole = "whole numbers" if kind is int else "numbers"
-        raise UsageError(f"{option} takes {whole} such as 1,4,16, got {text!r}") from None
-
-
-def _spec_and_places(
-    spec_path: Path,
-    overrides: Sequence[str] | None,
-    storage: str | None,
-    tracking_uri: str | None,
-) -> tuple[ExperimentSpec, Places]:
-    from hpo.spec import load_spec
-
-    places = _places_beside(spec_path, storage, tracking_uri)
-    return load_spec(spec_path, overrides or (), places.imports), places
-
-
-def _warn_about(spec: ExperimentSpec) -> None:
-    from hpo.search import warnings_about
-
-    for warning in warnings_about(spec):
-        _say(f"warning: {warning}")
-
-
-def _places_beside(spec_path: Path, storage: str | None, tracking_uri: str | None) -> Places:
-    """With the folder of the spec to look for its trainable in."""
-    from dataclasses import replace
-
-    places = _places(storage, tracking_uri)
-    return replace(places, imports=(*places.imports, spec_path.resolve().parent))
-
-
-def _places(storage: str | None, tracking_uri: str | None) -> Places:
-    from hpo.places import Places
-
-    return Places.of(Path.cwd(), storage_url=storage, tracking_uri=tracking_uri)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _resume_command() -> str:
-    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    return f"{_program()} {shlex.join([*arguments, '--resume'])}"
-
-
-def _command(*arguments: str, **options: str | None) -> str:
-    """What to type for a command with those of the options that were given."""
-    given = [part for option, value in options.items() if value for part in (option, value)]
-    return f"{_program()} {shlex.join([*arguments, *given])}"
-
-
-def _program() -> str:
-    """How the user called us: `hpo`, or its path if it is not on the PATH (`make run`)."""
-    called = Path(sys.argv[0])
-    if called.name != "hpo" or shutil.which("hpo"):
-        return "hpo"
-    return shlex.quote(os.path.relpath(called))
+    serve_dashboard(places_of(storage), name, port)
 
 
 def main() -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,11 +26,14 @@ from hpo.comparison_workspace import (
 from hpo.errors import NoSuccessfulTrialError, RunInterruptedError
 from hpo.execution import InterruptFlag, ray_cluster, run_stages
 from hpo.places import Places
-from hpo.search import ManyStudies, StudySource, TimedSampler
+from hpo.search import ManyStudies, SharedCourses, StudySource, TimedSampler, recorded_course
 from hpo.tasks import EpochReport, TaskList, TaskSource, TrialTask
-from hpo.workspace import exclusive, now, storage_errors
+from hpo.workspace import exclusive, make_folder, now, storage_errors
 from storage import ComparisonRecord, EpochRecord, RerunRecord, StudyKey
 from trainables import BEST_WEIGHTS
+
+Rerun = tuple[StudyKey, TrialTask]
+"""A study's best config on a fresh seed."""
 
 
 def compare_samplers(
@@ -62,13 +64,14 @@ def compare_samplers(
     """
     with storage_errors(), InterruptFlag() as interrupt:
         find_comparison(plan, places, resume=resume)
-        out.mkdir(parents=True, exist_ok=True)  # now: at the end hours would be lost
-        with exclusive(comparison_folder(places, plan.spec.name)):
+        make_folder(out)  # now: at the end hours would be lost
+        name = plan.spec.name
+        with exclusive(comparison_folder(places, name), f"comparison {name!r}"):
             # Again, now that no other driver can change it.
             recorded = find_comparison(plan, places, resume=resume)
             workspace = open_comparison(plan, places, recorded)
             if workspace.record.finished_at is None:
-                progress.say(f"{plan.spec.name}: starting Ray; results will be in {out}")
+                progress.say(f"{name}: starting Ray; results will be in {out}")
                 with ray_cluster(plan.spec.resources, interrupt) as n_fitting:
                     run_workers(workspace, progress, n_fitting, interrupt)
                 if interrupt.signum is not None:
@@ -77,7 +80,7 @@ def compare_samplers(
                         f"interrupted; what is finished is kept. Go on with:\n  {resume_command}",
                     )
             else:
-                progress.say(f"comparison {plan.spec.name!r} is finished: nothing is left to do")
+                progress.say(f"comparison {name!r} is finished: nothing is left to do")
             interrupt.release()  # nothing asks any more: a signal now ends the process at once
             return wind_up(workspace, out)
 
@@ -121,19 +124,22 @@ def stages(
     workspace: ComparisonWorkspace, progress: ComparisonProgress, clock: WorkerClock
 ) -> Iterator[TaskSource]:
     """All searches side by side, then the re-runs of what they found."""
-    yield ManyStudies([_study_source(workspace, key, progress, clock) for key in workspace.studies])
-    yield _reruns(workspace, progress, clock)
+    sources = [_study_source(workspace, key, progress) for key in workspace.studies]
+    yield ManyStudies(sources, _trained_before(workspace), clock.worked)
+    wanted = _wanted_reruns(workspace)
+    progress.begin_reruns(_recorded(wanted, workspace).count(None))
+    while untrained := _untrained(wanted, workspace, progress):
+        yield _reruns(untrained, workspace, progress, clock)
 
 
 def _study_source(
     workspace: ComparisonWorkspace,
     key: StudyKey,
     progress: ComparisonProgress,
-    clock: WorkerClock,
 ) -> StudySource:
     record = workspace.record
     is_first = key == next(iter(workspace.studies)) and record.data_fingerprint is None
-    watch = StudyWatch(workspace, key, progress, clock)
+    watch = StudyWatch(workspace, key, progress)
     source = StudySource(
         watch.draft,
         workspace.plan.study_spec(key),
@@ -157,33 +163,27 @@ class StudyWatch:
     sampler: TimedSampler
 
     def __init__(
-        self,
-        workspace: ComparisonWorkspace,
-        key: StudyKey,
-        progress: ComparisonProgress,
-        clock: WorkerClock,
+        self, workspace: ComparisonWorkspace, key: StudyKey, progress: ComparisonProgress
     ) -> None:
-        self._workspace, self._key = workspace, key
-        self._progress, self._clock = progress, clock
+        self._workspace, self._key, self._progress = workspace, key, progress
         self._tasks = workspace.tasks(key)
         self._kept = workspace.studies[key]
         self.draft = draft_of(self._kept)
         self._sampler_s: dict[int, float] = {}
-        self._epochs: dict[int, list[EpochRecord]] = {}
+        self._epochs: dict[int, dict[int, EpochRecord]] = {}
         self._n_kept = len(self.draft.get_trials(deepcopy=False))
 
     def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
         """Remember the seconds of the sampler."""
         self._sampler_s[number] = self.sampler.seconds
-        self._epochs[number] = []
+        self._epochs[number] = {}
 
     def epoch_recorded(self, epoch: EpochRecord) -> None:
-        """Remember an epoch."""
-        self._epochs[epoch.trial_number].append(epoch)
+        """Remember an epoch; one that is told again replaces itself."""
+        self._epochs[epoch.trial_number][epoch.epoch] = epoch
 
     def epoch_reported(self, number: int, report: EpochReport) -> None:
-        """A worker was busy."""
-        self._clock.worked(report.seconds)
+        """Nothing: it is kept when its trial has ended."""
 
     def trial_held_back(self, number: int) -> None:
         """Nothing: it is kept when it has ended."""
@@ -196,17 +196,17 @@ class StudyWatch:
             if not ended.state.is_finished():
                 break
             self._keep(ended)
-        self._progress.trial_ended(self._key, trial)
 
     def _keep(self, trial: FrozenTrial) -> None:
         sampler_s = self._sampler_s.pop(trial.number, 0.0)
-        epochs = self._epochs.pop(trial.number, [])
+        epochs = list(self._epochs.pop(trial.number, {}).values())
         # The study comes last: a trial that is in it has its epochs in the ledger.
         self._workspace.ledger.put_trial(
             self._workspace.record.id, self._key, trial.number, sampler_s, epochs
         )
         self._kept.add_trial(trial)
         self._n_kept += 1
+        self._progress.trial_ended(self._key, trial)  # last: a user may rely on what it says
 
 
 def draft_of(study: Study) -> Study:
@@ -216,33 +216,73 @@ def draft_of(study: Study) -> Study:
     return draft
 
 
-def _reruns(
-    workspace: ComparisonWorkspace, progress: ComparisonProgress, clock: WorkerClock
-) -> TaskList:
+def _trained_before(workspace: ComparisonWorkspace) -> SharedCourses:
+    """What an earlier start has trained, for all studies."""
+    courses, epochs = SharedCourses(), workspace.ledger.epochs(workspace.record.id)
+    for key, study in workspace.studies.items():
+        tasks, max_epochs = workspace.tasks(key), workspace.plan.spec.budget.max_epochs
+        for trial in study.get_trials(deepcopy=False):
+            records = epochs.get(key, {}).get(trial.number, ())
+            identity = tasks.trial(trial.number, trial.params).identity
+            courses.remember(identity, recorded_course(trial, records, max_epochs))
+    return courses
+
+
+def _wanted_reruns(workspace: ComparisonWorkspace) -> list[Rerun]:
     """Every study's best config on fresh seeds: the same ones for all studies of one seed index.
 
     Raises:
         NoSuccessfulTrialError: if no study has one.
     """
-    metric, ledger = workspace.plan.spec.objective.metric, workspace.ledger
-    comparison_id = workspace.record.id
-    done = {
-        (key, rerun.trial_number, rerun.seed_index)
-        for key, reruns in ledger.reruns(comparison_id).items()
-        for rerun in reruns
-    }
-    missing: list[TrialTask] = []
-    keys: dict[Path, StudyKey] = {}
     trials = {key: _best(workspace, key) for key in workspace.studies}
     if not any(trials.values()):
         raise NoSuccessfulTrialError(_why_nothing_succeeded(workspace))
-    for key, best in trials.items():
-        for seed_index in range(N_RERUNS if best is not None else 0):
-            assert best is not None
-            if (key, best.number, seed_index) not in done:
-                task = workspace.tasks(key).rerun(best.number, best.params, seed_index)
-                keys[task.context.folder] = key
-                missing.append(task)
+    return [
+        (key, workspace.tasks(key).rerun(best.number, best.params, seed_index))
+        for key, best in trials.items()
+        if best is not None
+        for seed_index in range(N_RERUNS)
+    ]
+
+
+def _recorded(wanted: Sequence[Rerun], workspace: ComparisonWorkspace) -> list[RerunRecord | None]:
+    """What has come of each; None where it is still to be trained."""
+    recorded = {
+        (key, rerun.trial_number, rerun.seed_index): rerun
+        for key, reruns in workspace.ledger.reruns(workspace.record.id).items()
+        for rerun in reruns
+    }
+    return [recorded.get((key, task.number, task.seed_index or 0)) for key, task in wanted]
+
+
+def _untrained(
+    wanted: Sequence[Rerun], workspace: ComparisonWorkspace, progress: ComparisonProgress
+) -> list[Rerun]:
+    """Those that are to be trained next, no two of them alike: one answers all its likes."""
+    records = list(zip(wanted, _recorded(wanted, workspace), strict=True))
+    answers = {
+        task.identity: r for (_, task), r in records if r is not None and r.value is not None
+    }
+    untrained: dict[str, Rerun] = {}
+    for (key, task), record in records:
+        if record is not None:
+            continue
+        if (same := answers.get(task.identity)) is None:
+            untrained.setdefault(task.identity, (key, task))
+        else:
+            answer = replace(same, trial_number=task.number, finished_at=now())
+            _keep_rerun(key, answer, workspace, progress)
+    return list(untrained.values())
+
+
+def _reruns(
+    untrained: Sequence[Rerun],
+    workspace: ComparisonWorkspace,
+    progress: ComparisonProgress,
+    clock: WorkerClock,
+) -> TaskList:
+    metric = workspace.plan.spec.objective.metric
+    keys = {task.context.folder: key for key, task in untrained}
 
     def on_end(task: TrialTask, report: EpochReport, seconds: float) -> None:
         assert task.seed_index is not None
@@ -255,13 +295,21 @@ def _reruns(
             value=report.metrics.get(metric) if report.ending == "complete" else None,
             fail_reason=report.fail_reason or None,
             seconds=seconds,
-            finished_at=dt.datetime.now(dt.UTC).replace(tzinfo=None),
+            finished_at=now(),
         )
-        ledger.add_rerun(comparison_id, keys[task.context.folder], record)
-        progress.rerun_ended(keys[task.context.folder], record)
+        _keep_rerun(keys[task.context.folder], record, workspace, progress)
 
-    progress.begin_reruns(len(missing))
-    return TaskList(missing, on_end)
+    return TaskList([task for _, task in untrained], on_end)
+
+
+def _keep_rerun(
+    key: StudyKey,
+    record: RerunRecord,
+    workspace: ComparisonWorkspace,
+    progress: ComparisonProgress,
+) -> None:
+    workspace.ledger.add_rerun(workspace.record.id, key, record)
+    progress.rerun_ended(key, record)
 
 
 def _best(workspace: ComparisonWorkspace, key: StudyKey) -> FrozenTrial | None:

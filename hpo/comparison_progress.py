@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 
 from optuna.trial import FrozenTrial
 from rich.console import Console
@@ -16,19 +15,21 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hpo.live_drawing import LiveDrawing
 from storage import RerunRecord, StudyKey
 
 
-class ComparisonProgress:
+class ComparisonProgress(LiveDrawing):
     """Draws on stderr; results go to stdout, elsewhere."""
 
     def __init__(self, console: Console, n_trials: Mapping[StudyKey, int]) -> None:
         """``n_trials``: of each study."""
-        self._console, self._left = console, dict(n_trials)
+        super().__init__(console)
+        self._left = dict(n_trials)
         self._total = sum(n_trials.values())
         self._n_studies_ended = 0
         self._failures: set[str] = set()
-        self._bar = Progress(
+        self._drawing = self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -38,26 +39,6 @@ class ComparisonProgress:
             console=console,
         )
         self._task = self._bar.add_task("trials", total=self._total)
-
-    def __enter__(self) -> ComparisonProgress:
-        """Begin to draw, if this is a terminal."""
-        if self._console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the last drawing on the screen."""
-        if self._console.is_terminal:
-            self._bar.stop()
-
-    def say(self, text: str) -> None:
-        """A line above the bar, or between the lines."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, finished: Mapping[StudyKey, Sequence[FrozenTrial]]) -> None:
         """Trials of an earlier start."""

@@ -249,8 +249,11 @@ class ComparisonWorkspace:
 
 
 def comparison_folder(places: Places, name: str) -> Path:
-    """Everything that belongs to one comparison and is no row of a database."""
-    return places.runs / f"{name}-compare"
+    """Everything that belongs to one comparison and is no row of a database.
+
+    Within the folder of that name: beside it, an experiment could be called the same.
+    """
+    return places.run_folder(name) / "compare"
 
 
 def study_name(name: str, key: StudyKey) -> str:

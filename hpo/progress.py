@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -13,6 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from hpo.live_drawing import LiveDrawing
 from hpo.results import front_of, params_text, shown
 from hpo.search import ANSWERED_BY, is_spent_on
 from hpo.spec import ExperimentSpec
@@ -40,11 +40,12 @@ class _Row:
     seconds: float = 0.0
 
 
-class RunProgress:
+class RunProgress(LiveDrawing):
     """A `SearchObserver` that draws on stderr; results go to stdout, elsewhere."""
 
     def __init__(self, spec: ExperimentSpec, console: Console, n_trials: int) -> None:
-        self._spec, self._console = spec, console
+        super().__init__(console)
+        self._spec = spec
         self._rows: dict[int, _Row] = {}
         self._best: _Row | None = None
         self._front: list[FrozenTrial] = []
@@ -58,27 +59,9 @@ class RunProgress:
             console=console,
         )
         self._task = self._bar.add_task("search", total=n_trials, best="")
-        self._live = Live(console=console, get_renderable=self._drawing, refresh_per_second=4)
-
-    def __enter__(self) -> RunProgress:
-        """Begin to draw, if this is a terminal."""
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the last drawing on the screen."""
-        if self._console.is_terminal:
-            self._live.stop()
-
-    def say(self, text: str) -> None:
-        """A line above the table, or between the lines."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._drawing = Live(
+            console=console, get_renderable=self._table_and_bar, refresh_per_second=4
+        )
 
     def already_finished(self, trials: Sequence[FrozenTrial]) -> None:
         """Trials of an earlier start of the same experiment; those that have not ended are none."""
@@ -148,7 +131,7 @@ class RunProgress:
             return f"{len(self._front)} on the Pareto front"
         return f"best {self._best.value:.4f} (trial {self._best.number})"
 
-    def _drawing(self) -> Group:
+    def _table_and_bar(self) -> Group:
         metric = self._spec.objective.metric
         widths = {"trial": 5, "state": 10, "epoch": 5, metric: max(8, len(metric)), "s": 6}
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

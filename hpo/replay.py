@@ -31,7 +31,7 @@ from hpo.simulation import (
 )
 from hpo.spec import ExperimentSpec, GpSpec, load_spec, parse_recorded_spec, parse_spec
 from hpo.tasks import TaskFactory, TrialTask
-from hpo.workspace import find_workspace, refuse_several_objectives, storage_errors
+from hpo.workspace import find_workspace, make_folder, refuse_several_objectives, storage_errors
 from storage import create_study
 
 MIN_TRIALS = 10
@@ -149,6 +149,7 @@ def save(result: Replay, folder: Path) -> None:
         StorageError: if they cannot be written.
     """
     with storage_errors():
+        make_folder(folder)
         write_files(result.as_json(), result.strategies, result.targets, folder)
 
 
@@ -216,6 +217,11 @@ def _study_ground(name: str, places: Places) -> _Ground:
 
 
 def _table_ground(spec_path: Path, table_path: Path, say: Say) -> _Ground:
+    if not spec_path.exists():
+        raise UsageError(
+            f"with --table, NAME is the YAML file of a spec, and there is no file {spec_path}: "
+            f"hpo replay SPEC.yaml --table {table_path}"
+        )
     spec = load_spec(spec_path, import_paths=None)
     refuse_several_objectives(spec, "hpo replay")
     if awaits_lr_range(spec):

@@ -6,6 +6,7 @@ import datetime as dt
 import fcntl
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -354,8 +355,12 @@ def now() -> dt.datetime:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Keep a second driver of the same experiment away; the lock goes with the process."""
+def exclusive(folder: Path, what: str | None = None) -> Iterator[None]:
+    """Keep a second driver of the same folder away; the lock goes with the process.
+
+    ``what`` it is that is driven, in words; an experiment called like the folder if None.
+    """
+    what = what or f"experiment {folder.name!r}"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+", encoding="utf-8") as lock:
         try:
@@ -363,13 +368,30 @@ def exclusive(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise StorageError(
-                f"experiment {folder.name!r} is being run by process {lock.read().strip()}; "
+                f"{what} is being run by process {lock.read().strip()}; "
                 "wait for it, or begin another one under another name"
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def make_folder(folder: Path) -> None:
+    """A folder for what a command writes, which the user may have named with --out.
+
+    Raises:
+        StorageError: if there can be no such folder, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(
+            f"cannot write into folder {folder}: {reason}. Name another one: --out DIR"
+        ) from None
 
 
 @contextmanager

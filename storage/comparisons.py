@@ -10,7 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.ledger import EpochRecord, RerunRecord, metadata
+from storage.ledger import EpochRecord, RerunRecord
+from storage.records import NamedRecords, metadata, rerun_columns
 
 comparisons = sa.Table(
     "hpo_comparisons",
@@ -57,15 +58,7 @@ epochs = _table_of_trials(
     sa.Column("reported_at", sa.DateTime, nullable=False),
 )
 
-reruns = _table_of_trials(
-    "hpo_comparison_reruns",
-    sa.Column("seed_index", sa.Integer, primary_key=True),
-    sa.Column("seed", sa.BigInteger, nullable=False),
-    sa.Column("value", sa.Float),
-    sa.Column("fail_reason", sa.Text),
-    sa.Column("seconds", sa.Float, nullable=False),
-    sa.Column("finished_at", sa.DateTime, nullable=False),
-)
+reruns = _table_of_trials("hpo_comparison_reruns", *rerun_columns())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,31 +100,11 @@ StudyKey = tuple[str, int]
 """Which of a comparison's studies: sampler and seed index."""
 
 
-class ComparisonLedger:
+class ComparisonLedger(NamedRecords[ComparisonRecord]):
     """Reads and writes the tables of comparisons; one commit per call."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
-        metadata.create_all(engine)
-
-    def find(self, name: str) -> ComparisonRecord | None:
-        """The comparison called ``name``, if there is one."""
-        rows = self._select(sa.select(comparisons).where(comparisons.c.name == name))
-        return ComparisonRecord(**rows[0]) if rows else None
-
-    def names(self) -> list[str]:
-        """Names of all comparisons, the newest first."""
-        rows = self._select(sa.select(comparisons).order_by(comparisons.c.created_at.desc()))
-        return [row["name"] for row in rows]
-
-    def put(self, record: ComparisonRecord) -> None:
-        """Record a comparison, or replace the one of the same id."""
-        row = {**vars(record), "samplers": list(record.samplers)}
-        with self._engine.begin() as connection:
-            where = comparisons.c.id == record.id
-            changed = connection.execute(comparisons.update().where(where).values(**row))
-            if changed.rowcount == 0:
-                connection.execute(comparisons.insert().values(**row))
+        super().__init__(engine, comparisons, ComparisonRecord)
 
     def put_trial(
         self,
@@ -147,7 +120,7 @@ class ComparisonLedger:
             {**key, **vars(record), "metrics": json.dumps(dict(record.metrics))}
             for record in records
         ]
-        self._execute(
+        self._write(
             _delete(proposals, key),
             proposals.insert().values(**key, seconds=sampler_s),
             _delete(epochs, key),
@@ -172,7 +145,7 @@ class ComparisonLedger:
 
     def add_rerun(self, comparison_id: str, study: StudyKey, record: RerunRecord) -> None:
         """Record a finished re-run."""
-        self._execute(reruns.insert().values(**_key(comparison_id, study), **record.row()))
+        self._write(reruns.insert().values(**_key(comparison_id, study), **record.row()))
 
     def reruns(self, comparison_id: str) -> dict[StudyKey, list[RerunRecord]]:
         """All re-runs, by trial number and seed, for each study."""
@@ -188,15 +161,6 @@ class ComparisonLedger:
         for row in rows:
             row.pop("comparison_id")
         return rows
-
-    def _select(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
-        with self._engine.connect() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
-
-    def _execute(self, *statements: sa.Executable) -> None:
-        with self._engine.begin() as connection:
-            for statement in statements:
-                connection.execute(statement)
 
 
 def _key(comparison_id: str, study: StudyKey) -> dict[str, Any]:

@@ -95,4 +95,9 @@ def shown_url(url: str) -> str:
 
 def _reason(error: BaseException) -> str:
     cause = getattr(error, "orig", None) or error.__cause__ or error
-    return f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
+    reason = f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
+    if isinstance(error, sa.exc.ArgumentError):  # also of an unknown kind of database
+        reason += "; a URL is such as sqlite:////folder/hpo.db or postgresql://user@host/name"
+    elif isinstance(error, ModuleNotFoundError):
+        reason += f"; install its driver: pip install {error.name}"
+    return reason

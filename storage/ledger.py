@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-metadata = sa.MetaData()
+from storage.records import NamedRecords, metadata, rerun_columns
 
 experiments = sa.Table(
     "hpo_experiments",
@@ -54,12 +54,7 @@ def _table_of_reruns(name: str) -> sa.Table:
         metadata,
         sa.Column("experiment_id", sa.ForeignKey("hpo_experiments.id"), primary_key=True),
         sa.Column("trial_number", sa.Integer, primary_key=True),
-        sa.Column("seed_index", sa.Integer, primary_key=True),
-        sa.Column("seed", sa.BigInteger, nullable=False),
-        sa.Column("value", sa.Float),
-        sa.Column("fail_reason", sa.Text),
-        sa.Column("seconds", sa.Float, nullable=False),
-        sa.Column("finished_at", sa.DateTime, nullable=False),
+        *rerun_columns(),
     )
 
 
@@ -190,32 +185,11 @@ class ExportRecord:
     exported_at: dt.datetime
 
 
-class Ledger:
+class Ledger(NamedRecords[ExperimentRecord]):
     """Reads and writes our tables; one commit per call, so what a call acknowledges is kept."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
-        metadata.create_all(engine)
-
-    def find(self, name: str) -> ExperimentRecord | None:
-        """The experiment called ``name``, if there is one."""
-        rows = self._select(sa.select(experiments).where(experiments.c.name == name))
-        return ExperimentRecord(**rows[0]) if rows else None
-
-    def names(self) -> list[str]:
-        """Names of all experiments, the newest first."""
-        rows = self._select(sa.select(experiments).order_by(experiments.c.created_at.desc()))
-        return [row["name"] for row in rows]
-
-    def put(self, experiment: ExperimentRecord) -> None:
-        """Record an experiment, or replace the one of the same id."""
-        with self._engine.begin() as connection:
-            where = experiments.c.id == experiment.id
-            changed = connection.execute(
-                experiments.update().where(where).values(**vars(experiment))
-            )
-            if changed.rowcount == 0:
-                connection.execute(experiments.insert().values(**vars(experiment)))
+        super().__init__(engine, experiments, ExperimentRecord)
 
     def remove(self, experiment_id: str) -> None:
         """Remove an experiment and the epochs of its trials; there must be no other record of it.
@@ -350,15 +324,6 @@ class Ledger:
             .order_by(exports.c.exported_at)
         )
         return [ExportRecord(**_without(row, "experiment_id")) for row in rows]
-
-    def _select(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
-        with self._engine.connect() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
-
-    def _write(self, *statements: sa.Executable) -> None:
-        with self._engine.begin() as connection:
-            for statement in statements:
-                connection.execute(statement)
 
 
 def _without(row: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ FLOORS = {
     "hpo.results": 2,
     "hpo.comparison": 2,
     "hpo.simulation": 2,
+    "hpo.live_drawing": 3,
     "hpo.progress": 3,
     "hpo.plan": 3,
     "hpo.chosen_config": 3,
@@ -46,6 +47,8 @@ FLOORS = {
     "hpo.exporting": 3,
     "hpo.dashboard": 3,
     "hpo.cli": 4,
+    "hpo.cli_options": 4,
+    "hpo.cli_messages": 4,
     "hpo.__main__": 4,
 }
 STAGES = {room for room, floor in FLOORS.items() if floor == 2}

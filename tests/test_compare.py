@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,18 @@ from gate import Gate, halt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
+from rich.console import Console
+from selenium.webdriver import Chrome
 
+from hpo.compare import WorkerClock, stages
 from hpo.comparison import Comparison, comparison_text, study_run, write_files
-from hpo.comparison_workspace import known_samplers, parse_samplers, plan_comparison
+from hpo.comparison_progress import ComparisonProgress
+from hpo.comparison_workspace import (
+    known_samplers,
+    open_comparison,
+    parse_samplers,
+    plan_comparison,
+)
 from hpo.errors import SpecError, UsageError
 from hpo.execution.actor import REPORT, TASK
 from hpo.execution.drive import TrialDrive
@@ -32,7 +43,8 @@ from hpo.places import Places
 from hpo.search import SAMPLERS, ManyStudies, StudySource, TimedSampler
 from hpo.spec import ExperimentSpec
 from hpo.tasks import EpochReport, TaskFactory, TaskList, TrialTask
-from storage import EpochRecord, RerunRecord, create_study
+from hpo.workspace import exclusive
+from storage import EpochRecord, RerunRecord, StudyKey, create_study
 
 DISCRETE = BRANIN.replace("high: 10}", "high: 10, step: 5}").replace(
     "high: 15}", "high: 15, step: 5}"
@@ -73,7 +85,9 @@ def step(stage: ManyStudies, task: TrialTask, drive: TrialDrive) -> bool:
     result = {"epoch": report.epoch, "objective": report.metrics["loss"]}
     if report.epoch == 1:
         scheduler.on_trial_add(None, trial)
-    if report.ending is None and scheduler.on_trial_result(None, trial, result) == "CONTINUE":
+    if report.ending is None and (
+        task.runs_to_end or scheduler.on_trial_result(None, trial, result) == "CONTINUE"
+    ):
         stage.reported(task, report)
         return True
     scheduler.on_trial_complete(None, trial, result)
@@ -82,11 +96,11 @@ def step(stage: ManyStudies, task: TrialTask, drive: TrialDrive) -> bool:
     return False
 
 
+@dataclass(frozen=True)
 class PastTrial:
     """What Ray's schedulers read of a trial."""
 
-    def __init__(self, trial_id: str) -> None:
-        self.trial_id = trial_id
+    trial_id: str
 
 
 def record_of(studies: list[optuna.Study]) -> list[list[tuple[Any, ...]]]:
@@ -126,7 +140,6 @@ def test_what_studies_ask_for_does_not_depend_on_the_workers(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """Nor on which trial ends first, nor on what is asked ahead: with a scheduler, too."""
-    from itertools import cycle, repeat
 
     from hpo.spec import parse_spec
 
@@ -312,6 +325,7 @@ def test_a_range_that_is_yet_to_be_found_is_refused_with_the_way_out(here: Shell
         (("--trials", "0"), "--trials"),
         (("--resume",), "nothing to resume"),
         (("-o", "budget.n_trials=few"), "must be a whole number"),
+        (("-o", "trainable=nope:train"), "no module 'nope' in {folder}; a trainable"),
     ],
 )
 def test_wrong_arguments_exit_with_2_and_leave_nothing(
@@ -320,18 +334,73 @@ def test_wrong_arguments_exit_with_2_and_leave_nothing(
     before = sorted(here.folder.iterdir())
     done = here.hpo("compare", "branin.yaml", *arguments)
     assert done.returncode == 2
-    assert problem in done.stderr
+    assert problem.format(folder=here.folder) in done.stderr
     assert_no_traceback(done)
     assert sorted(here.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("url", "way_out"),
+    [
+        ("nonsense", "such as sqlite:////folder/hpo.db"),
+        ("oracel://me@there/x", "such as sqlite:////folder/hpo.db"),
+        ("postgresql+pg8000://me:secret@there/x", "pip install pg8000"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_told_with_the_way_out(
+    here: Shell, url: str, way_out: str
+) -> None:
+    done = here.hpo("compare", "branin.yaml", "--samplers", "random,tpe", "--storage", url)
+    assert done.returncode == 3
+    assert "cannot open database" in done.stderr
+    assert way_out in done.stderr
+    assert "secret" not in done.stderr
+    assert_no_traceback(done)
+
+
+def test_a_second_driver_is_kept_away_from_a_comparison_alone(here: Shell) -> None:
+    """Experiments have their own folders, whatever they are called."""
+    runs = here.folder / "runs"
+    with exclusive(runs / "branin" / "compare", "comparison 'branin'"):
+        done = here.hpo("compare", "branin.yaml", "--samplers", "random,tpe", "--seeds", "6")
+        assert done.returncode == 3
+        assert f"comparison 'branin' is being run by process {os.getpid()}" in done.stderr
+        assert_no_traceback(done)
+        for name in ("branin", "branin-compare", "compare"):
+            with exclusive(Places.of(here.folder, {}).run_folder(name)):
+                pass
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(here: Shell) -> None:
     done = here.hpo("compare", "branin.yaml", "--out", "branin.yaml")
     assert done.returncode == 3
-    assert "branin.yaml: File exists" in done.stderr
+    assert "cannot write into folder branin.yaml: File exists" in done.stderr
+    assert "--out DIR" in done.stderr
     assert "starting Ray" not in done.stderr
     assert_no_traceback(done)
     assert optuna.get_all_study_names(here.storage_url) == []
+
+
+def test_what_is_told_to_have_ended_is_in_the_database(here: Shell) -> None:
+    """Also where a trial ends after later ones, because it was held back: a kill loses none."""
+    plan = plan_in(
+        here, "branin.yaml", "scheduler={name: one_epoch_top_k, k: 2}", samplers="random,tpe",
+        n_seeds=1,
+    )  # fmt: skip
+    workspace = open_comparison(plan, Places.of(here.folder, {}), None)
+    told = []
+
+    class Witness(ComparisonProgress):
+        def trial_ended(self, key: StudyKey, trial: optuna.trial.FrozenTrial) -> None:
+            told.append((key, trial.number))
+            kept = workspace.studies[key].trials[trial.number]
+            assert (kept.state, kept.params) == (trial.state, trial.params)
+
+    progress = Witness(Console(stderr=True), dict.fromkeys(plan.keys, 6))
+    searches = next(stages(workspace, progress, WorkerClock()))
+    assert isinstance(searches, ManyStudies)
+    run_on(searches, repeat(1), 2)
+    assert sorted(told) == [(key, n) for key in sorted(plan.keys) for n in range(6)]
 
 
 # -- what is told ---------------------------------------------------------------------------------
@@ -492,15 +561,36 @@ def test_the_files_hold_everything_and_are_the_same_each_time(tmp_path: Path) ->
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
 
 
+def test_no_table_of_the_page_is_wider_than_a_small_window_or_breaks_a_name(
+    browser: Chrome, tmp_path: Path
+) -> None:
+    write_files(a_comparison(), tmp_path)
+    browser.get((tmp_path / "report.html").as_uri())
+    widths = browser.execute_script(
+        "return [...document.querySelectorAll('.scroll')].map(e => [e.scrollWidth, e.clientWidth])"
+    )
+    assert len(widths) == 3
+    assert [pair for pair in widths if pair[0] > pair[1]] == []
+    heights = browser.execute_script(
+        "return [...document.querySelectorAll('.name')].map(cell => cell.offsetHeight)"
+    )
+    assert max(heights) < 40  # one line
+
+
 # -- the journey ----------------------------------------------------------------------------------
 
 MY_MODULE = '''
 def train(config, trial):
-    """Halts at the test's `Gate` in the middle of some trial; noisy, so that seeds matter."""
+    """Halts at the test's `Gate` in the middle of some trial; noisy, so that seeds matter.
+
+    Ends by itself, before the budget does; what it has trained whole stands in a file.
+    """
     for epoch in range(1, 4):
         if trial.folder.name == "00002" and epoch == 2:
             HALT
         yield {"score": config["x"] * (1 - config["x"]) - 1 / epoch + trial.seed % 1000 / 1e5}
+    with (trial.folder.parents[3] / "trained.txt").open("a") as file:
+        file.write(f"{config['x']} {trial.seed}\\n")
 '''
 
 COMPARED = """
@@ -511,7 +601,7 @@ search_space: {x: {type: float, low: 0, high: 1, step: 0.25}}
 sampler: {name: tpe, n_startup_trials: 2}
 scheduler: {name: asha, reduction_factor: 2}
 seed: 1
-budget: {n_trials: 4, max_epochs: 3}
+budget: {n_trials: 4, max_epochs: 5}
 finalists: {k: 2, n_seeds: 2}
 """
 
@@ -575,7 +665,9 @@ def test_an_interrupted_comparison_is_resumed_to_the_result_of_an_undisturbed_on
     assert by_seed == by_seed[:2] * 3
     assert all(len(study["reruns"]) == 3 for study in result["studies"])
     assert {study["n_trials"] for study in result["studies"]} == {4}
-    written = json.loads((shell.folder / "runs/whole-compare/results.json").read_text())
+    trained = (shell.folder / "runs/whole/compare/trained.txt").read_text().splitlines()
+    assert len(trained) == len(set(trained)), "the same was trained twice"
+    written = json.loads((shell.folder / "runs/whole/compare/results.json").read_text())
     assert written == result
 
     shown = shell.hpo("compare", "whole.yaml", *options[:-1], "--resume", "--out", "elsewhere")

@@ -178,6 +178,18 @@ def test_the_median_rule_never_pauses_if_and_only_if_its_time_slice_is_infinite(
     assert (decision == TrialScheduler.PAUSE) == pauses
 
 
+def test_the_median_rule_must_not_hear_again_of_a_trial_that_it_stopped() -> None:
+    """Hence ours keeps what such a trial reports: one from the record may have gone on."""
+    rule = MedianStoppingRule(
+        "epoch", "loss", "min", grace_period=1, min_time_slice=math.inf, min_samples_required=1
+    )
+    rule.on_trial_result(None, Trial("good"), {"epoch": 1, "loss": 0.0})
+    told = {"epoch": 1, "loss": 1.0}
+    assert rule.on_trial_result(None, Trial("bad"), told) == TrialScheduler.STOP
+    with pytest.raises(AssertionError):
+        rule.on_trial_result(None, Trial("bad"), told)
+
+
 # --- YAML and pydantic ---
 
 

@@ -686,11 +686,6 @@ def test_images_are_taken_in_the_order_that_is_asked_for() -> None:
     some_images, some_labels = data.batch(picked)
     assert np.array_equal(some_images, images[picked])
     assert np.array_equal(some_labels, labels[picked])
-    taken = data.take(picked)
-    assert len(taken) == 4
-    assert np.array_equal(taken.batch()[0], some_images)
-    assert np.array_equal(taken.targets, some_labels)
-    assert np.array_equal(taken.take(np.array([3])).batch()[0], images[[300]])
 
 
 def test_a_batch_is_the_callers_own() -> None:

@@ -198,6 +198,11 @@ def test_json_is_the_same_twice_but_for_the_time_it_took(studied: Shell) -> None
         (["studied", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["studied", "--trials", "-3"], "--trials must be at least 1, got -3"),
         (["studied", "--reach", "high"], "--reach takes numbers"),
+        (["studied", "--reach", "1,nan"], "--reach takes numbers such as 1,4,16, got '1,nan'"),
+        (["studied", "--workers", ","], "--workers takes one or more with commas between"),
+        (["studied", "--samplers", ""], "--samplers takes one or more with commas between"),
+        (["studied", "--schedulers", " ,"], "--schedulers takes one or more with commas between"),
+        (["studied", "--table", "any.csv"], "hpo replay SPEC.yaml --table any.csv"),
     ],
 )
 def test_what_cannot_be_followed_is_told(studied: Shell, arguments: list[str], told: str) -> None:
@@ -205,6 +210,17 @@ def test_what_cannot_be_followed_is_told(studied: Shell, arguments: list[str], t
     assert_no_traceback(done)
     assert (done.returncode, done.stdout) == (2, "")
     assert told in done.stderr, done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_simulated(
+    studied: Shell,
+) -> None:
+    studied.write("a_file", "")
+    done = studied.hpo("replay", "studied", "--out", "a_file")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("hpo: cannot write into folder a_file: ")
+    assert "--out DIR" in done.stderr
+    assert_no_traceback(done)
 
 
 def test_a_study_without_learning_curves_is_refused(folder: Shell) -> None:

@@ -215,6 +215,22 @@ def test_a_scheduler_rebuilt_from_the_study_decides_as_the_one_that_saw_it_live(
     assert run(rebuilt, "new", new, number=number) == run(live, "new", new, number=number)
 
 
+@every_scheduler
+def test_a_trial_that_went_on_is_told_whole_even_if_it_would_be_stopped_now(name: str) -> None:
+    """It ran beside others that came as far only later, or its config was answered unasked."""
+    study = optuna.create_study(direction="maximize")
+    for goodness in (9, 9, 9, 0):
+        curve = flat("maximize", goodness)
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=curve[-1], intermediate_values=dict(enumerate(curve, start=1))
+            )
+        )
+    rebuilt = build_scheduler(spec_with(name, "maximize"), study.trials)
+    decisions, _ = run(rebuilt, "new", flat("maximize", 1), number=4)
+    assert decisions[-1] == (CONTINUE if name == "none" else STOP)
+
+
 def test_one_epoch_top_k_stops_every_trial_after_its_first_epochs() -> None:
     scheduler = build_scheduler(spec_with("one_epoch_top_k", epochs=2))
     for goodness in (5, 9, 0):

@@ -35,7 +35,9 @@ def curves_figure(comparison: Comparison) -> Figure:
     for one, (label, curves_of) in zip(axes, draw.items(), strict=True):
         _draw_curves(one, comparison, curves_of)
         one.set_xlabel(label)
-    axes[2].set_xscale("log")  # some samplers take a thousand times as long as others
+    first, last = axes[2].dataLim.intervalx
+    if last > 10 * first:  # some samplers take a thousand times as long as others
+        axes[2].set_xscale("log")
     _zoom(axes[0], comparison)
     axes[0].set_ylabel(f"best {comparison.metric} so far")
     axes[0].legend(edgecolor="none", framealpha=0.8)

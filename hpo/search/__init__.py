@@ -14,6 +14,7 @@ from hpo.search.opening import (
 )
 from hpo.search.samplers import SAMPLERS, build_sampler, named_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
+from hpo.search.shared import SharedCourses, recorded_course
 from hpo.search.source import ANSWERED_BY, SearchObserver, StudySource
 from hpo.search.space import (
     Space,
@@ -22,7 +23,6 @@ from hpo.search.space import (
     draw,
     grid,
     grid_points,
-    is_conditional,
     n_distinct_configs,
     n_grid_cells,
     values,
@@ -36,6 +36,7 @@ __all__ = [
     "SCHEDULERS",
     "ManyStudies",
     "SearchObserver",
+    "SharedCourses",
     "Space",
     "StudySource",
     "TimedSampler",
@@ -49,7 +50,6 @@ __all__ = [
     "enqueue_opening",
     "grid",
     "grid_points",
-    "is_conditional",
     "is_over",
     "is_spent_on",
     "n_distinct_configs",
@@ -61,6 +61,7 @@ __all__ = [
     "narrowed",
     "opening_of",
     "record_opening",
+    "recorded_course",
     "recorded_opening",
     "search_sampler",
     "values",

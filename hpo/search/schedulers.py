@@ -68,6 +68,21 @@ class Hyperband(FIFOScheduler):
         return self._judges[trial.trial_id]
 
 
+class MedianRule(MedianStoppingRule):
+    """Ray's, which may hear of a trial that went on although it would have stopped it.
+
+    A trial from the record may be one: the others had not come as far when it ran, or its config
+    was answered. Ray's own rule ends with an AssertionError.
+    """
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Whether the trial goes on."""
+        if trial in self._stopped_trials:
+            self._results[trial].append(result)
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+
 class FirstEpochs(FIFOScheduler):
     """Stops every trial after ``epochs``; who goes on is decided when all have come so far."""
 
@@ -135,7 +150,7 @@ def _one_epoch_top_k(spec: OneEpochTopKSpec, _: ExperimentSpec) -> TrialSchedule
 
 
 def _median(spec: MedianSpec, experiment: ExperimentSpec) -> TrialScheduler:
-    return MedianStoppingRule(
+    return MedianRule(
         time_attr=EPOCH,
         metric=OBJECTIVE,
         mode=_mode(experiment),

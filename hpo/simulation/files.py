@@ -13,7 +13,7 @@ from typing import Any
 from hpo.curves import Direction
 from hpo.simulation.figure import draw_strategies
 from hpo.simulation.outcome import Strategy, common_times
-from hpo.simulation.text import duration, label, notes, number, shares_text
+from hpo.simulation.text import caveats, duration, label, number, shares_text
 
 TEMPLATE = "report.html.j2"
 PAGE, PICTURE, SEARCHES, CURVES, FIGURES = (
@@ -66,7 +66,7 @@ def _page(summary: Mapping[str, Any], svg: str) -> str:
     environment.filters.update(number=number, duration=duration, label=label, shares=shares_text)
     drawing = Markup(svg[svg.index("<svg") :])  # noqa: S704  matplotlib escapes the texts in it
     return environment.get_template(TEMPLATE).render(
-        summary=summary, drawing=drawing, notes=notes(summary)
+        summary=summary, drawing=drawing, caveats=caveats(summary)
     )
 
 

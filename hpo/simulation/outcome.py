@@ -130,13 +130,6 @@ def strategy_as_json(
     }
 
 
-def final_quartiles(strategy: Strategy, direction: Direction) -> tuple[float, float, float]:
-    """Lower quartile, median and upper quartile of the best values at the end; NaN if none."""
-    finals = strategy.final_values(direction)
-    low, middle, high = (_quartile(finals, q, direction) for q in QUARTILES)
-    return low, middle, high
-
-
 def _search_as_json(search: Replayed, direction: Direction) -> dict[str, Any]:
     timeline = search.timeline
     best = timeline.best_so_far(direction)[1]

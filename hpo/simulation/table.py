@@ -105,7 +105,9 @@ def _columns(path: Path, names: Sequence[str], spec: ExperimentSpec) -> _Columns
         problems.append(f"there is no column `epoch_{missing[0]}`")
     if problems:
         raise UsageError(
-            "\n  ".join([f"{path} cannot be searched:", *problems, f"Columns: {', '.join(names)}"])
+            "\n  ".join(
+                [f"{path} cannot be searched:", *problems, f"Columns: {', '.join(names) or 'none'}"]
+            )
         )
     values = tuple(epochs) or (VALUE,)
     used = {*spec.search_space, *values, SECONDS}

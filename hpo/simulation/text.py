@@ -27,15 +27,18 @@ def replay_text(summary: Mapping[str, Any]) -> str:
             f"{'reaches ' + number(target):20}{'median after':>14}{'seeds':>10}",
             *(_reached_row(strategy, index) for strategy in summary["strategies"]),
         ]
-    return "\n".join([*lines, "", *notes(summary)])
+    return "\n".join([*lines, "", *LEGEND, *caveats(summary)])
 
 
-def notes(summary: Mapping[str, Any]) -> list[str]:
-    """What the figures mean and how far they can be trusted."""
-    lines = [
-        "low, high: quartiles over the seeds; busy: share of the workers' time in which",
-        "they train; rec/int/ext: epochs (%) recorded, interpolated, extrapolated.",
-    ]
+LEGEND = (
+    "low, high: quartiles over the seeds; busy: share of the workers' time in which",
+    "they train; rec/int/ext: epochs (%) recorded, interpolated, extrapolated.",
+)
+
+
+def caveats(summary: Mapping[str, Any]) -> list[str]:
+    """How far the figures can be trusted."""
+    lines = []
     if summary["start_s"]:
         lines.append(
             f"A trial takes {duration(summary['start_s'])} beside its epochs, as in the record."

@@ -84,10 +84,6 @@ class LabelledImages:
         """(n,) int64 classes, (n, k) float32 values or (n, H, W) int64 masks."""
         return self.arrays.targets[self.indices]
 
-    def take(self, indices: Indices | slice) -> LabelledImages:
-        """The images at ``indices`` of these, in that order; copies none."""
-        return LabelledImages(self.arrays, self.indices[indices])
-
     def batch(self, indices: Indices | slice = slice(None)) -> tuple[Pixels, Targets]:
         """Copies of the images (B, C, H, W) uint8 and targets at ``indices``; without them all."""
         rows = self.indices[indices]

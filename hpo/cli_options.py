@@ -1,0 +1,111 @@
+"""Options and arguments that several commands take, and what becomes of their values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+if TYPE_CHECKING:  # imported where it is needed, so that `hpo --help` answers at once
+    from hpo.places import Places
+    from hpo.spec import ExperimentSpec
+
+Number = TypeVar("Number", int, float)
+
+SpecArgument = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="A YAML file, e.g. search_spaces/cnn.yaml.")
+]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of an experiment.")]
+OverrideOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o", "--override", metavar="PATH=VALUE", help="Set a value of the spec; repeatable."
+    ),
+]
+ParamOption = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--param", metavar="NAME=VALUE", help="Choose a value; repeatable."),
+]
+StorageOption = Annotated[
+    str | None,
+    typer.Option("--storage", metavar="URL", help="Database [HPO_STORAGE_URL; sqlite in runs/]."),
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri", metavar="URI", help="MLflow [MLFLOW_TRACKING_URI; sqlite in runs/]."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def spec_and_places(
+    spec_path: Path,
+    overrides: Sequence[str] | None,
+    storage: str | None = None,
+    tracking_uri: str | None = None,
+) -> tuple[ExperimentSpec, Places]:
+    """The spec with its overrides, and where its run would be kept.
+
+    Raises:
+        SpecError: if the spec breaks a rule.
+    """
+    from hpo.spec import load_spec
+
+    places = places_beside(spec_path, storage, tracking_uri)
+    return load_spec(spec_path, overrides or (), places.imports), places
+
+
+def places_beside(
+    spec_path: Path, storage: str | None = None, tracking_uri: str | None = None
+) -> Places:
+    """Those of the options, with the folder of the spec to look for its trainable in."""
+    from dataclasses import replace
+
+    places = places_of(storage, tracking_uri)
+    folders = (*places.imports, spec_path.resolve().parent)
+    return replace(places, imports=tuple(dict.fromkeys(folders)))
+
+
+def places_of(storage: str | None = None, tracking_uri: str | None = None) -> Places:
+    """Where things are kept, seen from the working directory."""
+    from hpo.places import Places
+
+    return Places.of(Path.cwd(), storage_url=storage, tracking_uri=tracking_uri)
+
+
+def words(option: str, text: str | None) -> list[str] | None:
+    """The parts of a list such as ``tpe,random``; None if it was not given.
+
+    Raises:
+        UsageError: if there is nothing between its commas.
+    """
+    from hpo.errors import UsageError
+
+    if text is None:
+        return None
+    if not (parts := [part.strip() for part in text.split(",") if part.strip()]):
+        raise UsageError(f"{option} takes one or more with commas between, got {text!r}")
+    return parts
+
+
+def numbers(option: str, text: str | None, kind: type[Number]) -> list[Number] | None:
+    """The numbers in a list such as ``1,4,16``; None if it was not given.
+
+    Raises:
+        UsageError: if one is no finite number of that kind, or there is none.
+    """
+    from hpo.errors import UsageError
+
+    try:
+        found = [kind(word) for word in words(option, text) or ()]
+        are_numbers = all(math.isfinite(number) for number in found)
+    except ValueError:
+        are_numbers = False
+    if not are_numbers:
+        whole = "whole numbers" if kind is int else "numbers"
+        raise UsageError(f"{option} takes {whole} such as 1,4,16, got {text!r}")
+    return found or None
