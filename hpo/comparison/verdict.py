@@ -167,7 +167,8 @@ def power_warning(n_seeds: int, n_samplers: int) -> str | None:
         else ""
     )
     return (
-        f"with {_count(n_seeds, 'seed')} the paired test can show p >= {p_text(least_p(n_seeds))} at best{holm}: "
+        f"with {_count(n_seeds, 'seed')} the paired test can show "
+        f"p >= {p_text(least_p(n_seeds))} at best{holm}: "
         f"no difference can become significant at {ALPHA}, however large. "
         f"{seeds_needed(n_pairs)} seeds can"
     )
