@@ -492,6 +492,12 @@ def test_samplers_that_drew_the_same_configs_are_told_to_have_done_so() -> None:
     assert "good beats same" in text
 
 
+def test_one_seed_is_told_as_one() -> None:
+    text = comparison_text(a_comparison(n_seeds=1))
+    assert "3 samplers x 1 seed x 4 trials" in text
+    assert "1 seed can show p >= 1 at best" in text
+
+
 def test_few_seeds_show_no_difference_however_large() -> None:
     text = comparison_text(a_comparison(n_seeds=4, gain=100.0))
     assert "No significant difference between any two samplers." in text

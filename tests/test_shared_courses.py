@@ -40,7 +40,7 @@ def ends_early(config, trial):
 """
 SPEC = """
 name: steps
-trainable: steps:train
+trainable: shared_steps:train
 objective: {metric: loss, direction: minimize}
 search_space: {x: {type: int, low: 1, high: 3}}
 trial_seed: common
@@ -64,7 +64,7 @@ class Bench:
     worked_s: float = 0.0
 
     def __post_init__(self) -> None:
-        (self.folder / "steps.py").write_text(STEPS)
+        (self.folder / "shared_steps.py").write_text(STEPS)
         self.studies = [self._study(sampler) for sampler in self.samplers]
 
     def _study(self, sampler: str) -> Study:
@@ -167,7 +167,7 @@ def test_an_answer_costs_its_study_what_training_would_have_cost(
     function: str, tmp_path: Path
 ) -> None:
     """But the workers, nothing: they were busy as long as something was trained."""
-    bench = Bench(tmp_path, (f"trainable=steps:{function}", "constraints={}"))
+    bench = Bench(tmp_path, (f"trainable=shared_steps:{function}", "constraints={}"))
     run_on(bench.stage(), repeat(1), 1)
     by_config: dict[int, set[float]] = {}
     for (index, number), epochs in bench.epochs.items():
@@ -208,7 +208,7 @@ def test_no_study_can_tell_whether_it_was_answered(
 @pytest.mark.parametrize("function", ["diverges", "ends_early"])
 def test_an_answer_ends_as_a_training_does(function: str, tmp_path: Path) -> None:
     """A failure is met by each study itself; a trainable that ends by itself is COMPLETE."""
-    overrides = (f"trainable=steps:{function}", "constraints={}", SCHEDULERS[1])
+    overrides = (f"trainable=shared_steps:{function}", "constraints={}", SCHEDULERS[1])
     together = Bench(tmp_path, overrides)
     run_on(together.stage(), repeat(1), 2)
     by_itself = alone(tmp_path / "alone", *overrides)
@@ -225,7 +225,7 @@ def test_an_answer_ends_as_a_training_does(function: str, tmp_path: Path) -> Non
 
 def test_a_later_start_judges_what_an_earlier_one_has_trained_as_that_did(tmp_path: Path) -> None:
     """A trainable that ends by itself was judged after its last epoch, too."""
-    overrides = ("trainable=steps:ends_early", "constraints={}", SCHEDULERS[1])
+    overrides = ("trainable=shared_steps:ends_early", "constraints={}", SCHEDULERS[1])
     bench = Bench(tmp_path, overrides, samplers=("grid", *SAMPLERS))
     run_on(bench.stage(0), repeat(1), 1)
     run_on(bench.stage(1, 2, 3, 4, courses=bench.courses()), repeat(1), 2)
@@ -237,7 +237,7 @@ def test_a_later_start_trains_nothing_that_an_earlier_one_has_trained(
     function: str, tmp_path: Path
 ) -> None:
     """The first study ran alone; the others are answered from its record, facts included."""
-    overrides = (f"trainable=steps:{function}",)
+    overrides = (f"trainable=shared_steps:{function}",)
     overrides += () if function == "train" else ("constraints={}",)
     bench = Bench(tmp_path, overrides, samplers=("grid", *SAMPLERS))
     run_on(bench.stage(0), repeat(1), 1)

@@ -30,13 +30,17 @@ def _wrapped(sentence: str) -> str:
     return textwrap.fill(sentence, WIDTH, subsequent_indent="  ", break_long_words=False)
 
 
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def heading(comparison: Comparison) -> str:
     """What was compared, at which budget."""
     better = "higher" if comparison.maximize else "lower"
     return (
         f"{comparison.name}: {comparison.metric} ({better} is better) of "
-        f"{len(comparison.samplers)} samplers x {comparison.n_seeds} seeds x "
-        f"{comparison.n_trials} trials"
+        f"{len(comparison.samplers)} samplers x {_count(comparison.n_seeds, 'seed')} x "
+        f"{_count(comparison.n_trials, 'trial')}"
     )
 
 
@@ -145,7 +149,7 @@ def _ranks_sentence(comparison: Comparison) -> str:
 
 def _power_sentence(comparison: Comparison) -> str:
     n_seeds, n_pairs = comparison.n_seeds, len(comparison.pairs)
-    sentence = f"{n_seeds} seeds can show p >= {p_text(least_p(n_seeds))} at best"
+    sentence = f"{_count(n_seeds, 'seed')} can show p >= {p_text(least_p(n_seeds))} at best"
     if n_pairs > 1:
         sentence += f", {p_text(comparison.least_p)} after Holm over {n_pairs} pairs"
     return f"{sentence}."
@@ -162,9 +166,9 @@ def power_warning(n_seeds: int, n_samplers: int) -> str | None:
         if n_pairs > 1
         else ""
     )
-    seeds = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
     return (
-        f"with {seeds} the paired test can show p >= {p_text(least_p(n_seeds))} at best{holm}: "
+        f"with {_count(n_seeds, 'seed')} the paired test can show "
+        f"p >= {p_text(least_p(n_seeds))} at best{holm}: "
         f"no difference can become significant at {ALPHA}, however large. "
         f"{seeds_needed(n_pairs)} seeds can"
     )
