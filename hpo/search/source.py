@@ -270,10 +270,11 @@ class StudySource:
 
     def _answer(self, trial: optuna.Trial, same: int) -> None:
         """Give a trial what trial ``same`` came to, which has trained the very same thing."""
-        known = self._study.get_trials(deepcopy=False)[same]
+        trials = self._study.get_trials(deepcopy=False)
+        known, own = trials[same], trials[trial.number].user_attrs
         # What stands on a trial before it is trained, its stage for one, is its own.
         told = {**known.user_attrs, ANSWERED_BY: same}
-        for name in told.keys() - trial.user_attrs.keys():
+        for name in told.keys() - own.keys():
             trial.set_user_attr(name, told[name])
         if excesses := constraints_of(known):
             put_constraints(trial, excesses)
