@@ -139,6 +139,7 @@ def _study_source(
         workspace.plan.study_spec(key),
         workspace.tasks(key),
         record_epoch=watch.epoch_recorded,
+        recorded_epochs=watch.epochs_of,
         record_fingerprint=partial(_keep_fingerprint, workspace, progress) if is_first else None,
         observers=[watch],
     )
@@ -169,24 +170,34 @@ class StudyWatch:
         self._kept = workspace.studies[key]
         self.draft = draft_of(self._kept)
         self._sampler_s: dict[int, float] = {}
-        self._epochs: dict[int, list[EpochRecord]] = {}
+        self._epochs: dict[int, dict[int, EpochRecord]] = {}
         self._n_kept = len(self.draft.get_trials(deepcopy=False))
 
     def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
         """Remember the seconds of the sampler."""
         self._sampler_s[number] = self.sampler.seconds
-        self._epochs[number] = []
+        self._epochs.setdefault(number, {})  # one that was held back has some
+
+    def epochs_of(self, number: int) -> Sequence[EpochRecord]:
+        """Of a trial that has not ended: it was held back, and goes on behind them."""
+        return list(self._epochs.get(number, {}).values())
 
     def epoch_recorded(self, epoch: EpochRecord) -> None:
-        """Remember an epoch."""
-        self._epochs[epoch.trial_number].append(epoch)
+        """Remember an epoch; a trial that begins again replaces its own."""
+        self._epochs[epoch.trial_number][epoch.epoch] = epoch
 
     def epoch_reported(self, number: int, report: EpochReport) -> None:
         """A worker was busy."""
-        self._clock.worked(report.seconds)
+        if not report.is_known:
+            self._clock.worked(report.seconds)
 
     def trial_held_back(self, number: int) -> None:
         """Nothing: it is kept when it has ended."""
+
+    def trial_warned(self, number: int, warning: str) -> None:
+        """Tell the user."""
+        sampler, index = self._key
+        self._progress.say(f"warning: {sampler}, seed {index}, trial {number}: {warning}")
 
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Keep it, and what ended before it; nobody needs its weights, which could fill a disk."""
@@ -200,7 +211,7 @@ class StudyWatch:
 
     def _keep(self, trial: FrozenTrial) -> None:
         sampler_s = self._sampler_s.pop(trial.number, 0.0)
-        epochs = self._epochs.pop(trial.number, [])
+        epochs = list(self._epochs.pop(trial.number, {}).values())
         # The study comes last: a trial that is in it has its epochs in the ledger.
         self._workspace.ledger.put_trial(
             self._workspace.record.id, self._key, trial.number, sampler_s, epochs

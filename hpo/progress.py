@@ -102,6 +102,10 @@ class RunProgress:
         """The row waits."""
         self._rows[number].state = "HELD BACK"
 
+    def trial_warned(self, number: int, warning: str) -> None:
+        """A line."""
+        self.say(f"warning: trial {number}: {warning}")
+
     def trial_ended(self, trial: FrozenTrial) -> None:
         """The row's end; off a terminal, its line."""
         row = self._rows[trial.number]

@@ -10,7 +10,8 @@ from typing import Any, Literal, Protocol
 
 from hpo.seeds import derive_seed
 from hpo.spec import ExperimentSpec, LimitSpec
-from trainables import LrRangeTest, PackedModel, TrialContext
+from storage import EpochRecord
+from trainables import N_KEPT, LrRangeTest, PackedModel, TrialContext, checkpoint_in
 
 EPOCH, OBJECTIVE, NUMBER = "epoch", "objective", "trial_number"
 """Keys of a worker's result that Ray's schedulers read."""
@@ -33,6 +34,9 @@ class TrialTask:
     trained; ``time_limit_s`` ends a training at its next report. With ``runs_to_end`` no scheduler
     is asked whether it goes on. ``metric`` is the first objective, ``other_objectives`` may follow;
     of several some may be known before training.
+
+    ``known`` are the epochs that an earlier start has trained and reported: they are reported again,
+    marked, so that whoever judges the trial sees all of it, and the training goes on behind them.
     """
 
     number: int
@@ -48,6 +52,7 @@ class TrialTask:
     context: TrialContext
     metric: str
     other_objectives: tuple[str, ...] = ()
+    known: tuple[EpochReport, ...] = ()
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -84,6 +89,10 @@ class EpochReport:
         facts: what the trainable's ``constraints`` know of the config before any training.
         final_model: what "finish" hands back; None if the trainable offers no ``finish``.
         lr_range_test: what "find_lr" hands back.
+        checkpoint: SHA-256 of the checkpoint with which the trial goes on after this epoch; None if
+            its trainable kept none.
+        is_known: whether an earlier start of the trial trained this epoch, and reported it.
+        complaints: what has been wrong with checkpoints since the last report.
     """
 
     epoch: int
@@ -100,6 +109,9 @@ class EpochReport:
     facts: Mapping[str, float] | None = None
     final_model: PackedModel | None = None
     lr_range_test: LrRangeTest | None = None
+    checkpoint: str | None = None
+    is_known: bool = False
+    complaints: tuple[str, ...] = ()
 
     @property
     def is_infeasible(self) -> bool:
@@ -233,12 +245,43 @@ class TaskFactory:
             time_limit_s=spec.budget.trial_time_limit_s,
             context=replace(
                 task.context,
+                keeps_checkpoints=True,
                 wanted=tuple(dict.fromkeys((*task.context.wanted, *spec.constraints))),
             ),
         )
 
+    def going_on(self, task: TrialTask, epochs: Sequence[EpochRecord]) -> TrialTask:
+        """``task`` behind those ``epochs`` of an earlier start, all that were reported, in order.
+
+        Without a checkpoint among them it begins with epoch 1 again, as of a trainable that keeps
+        none.
+        """
+        kept = [epoch for epoch in epochs if epoch.checkpoint is not None]
+        if not kept:
+            return task
+        known = tuple(
+            EpochReport(
+                epoch=one.epoch,
+                metrics=one.metrics,
+                seconds=one.seconds,
+                checkpoint=one.checkpoint,
+                is_known=True,
+            )
+            for one in epochs
+        )
+        resume_from = tuple(
+            checkpoint_in(task.context.folder, one.epoch, one.checkpoint or "")
+            for one in reversed(kept)
+        )
+        return replace(
+            task, known=known, context=replace(task.context, resume_from=resume_from[:N_KEPT])
+        )
+
     def rerun(self, number: int, params: Mapping[str, Any], seed_index: int) -> TrialTask:
-        """Trial ``number`` once more on a fresh seed, which all finalists share."""
+        """Trial ``number`` once more on a fresh seed, which all finalists share.
+
+        Like confirmations and the retraining it keeps no checkpoint: cut off, it begins again.
+        """
         seed = derive_seed(self.spec.seed, seed_index, "rerun")
         folder = self.folder / "reruns" / f"{number:05d}-{seed_index}"
         return replace(self._task(number, params, seed, folder), seed_index=seed_index)

@@ -4,6 +4,14 @@
 imports torch, so a spec can be checked without it.
 """
 
+from trainables.checkpoints import (
+    N_KEPT,
+    Checkpoint,
+    CheckpointError,
+    Checkpoints,
+    checkpoint_in,
+    remove_checkpoints,
+)
 from trainables.cnn.description import Inspection
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
 from trainables.images.errors import DataError
@@ -22,7 +30,11 @@ __all__ = [
     "BEST_WEIGHTS",
     "DESCRIPTION",
     "LR",
+    "N_KEPT",
     "TRAINABLES",
+    "Checkpoint",
+    "CheckpointError",
+    "Checkpoints",
     "DataError",
     "FinalModel",
     "Inspection",
@@ -33,8 +45,10 @@ __all__ = [
     "TrainableError",
     "TrainableInfo",
     "TrialContext",
+    "checkpoint_in",
     "find_inspect",
     "find_trainable",
     "pack",
     "range_test",
+    "remove_checkpoints",
 ]

@@ -24,6 +24,9 @@ same module, may stand
   number of parameters; a ValueError says that the config cannot be built, or asks of its data
   what they cannot give, and costs nothing. A spec may limit these quantities, and any metric.
 
+A trainable that keeps checkpoints, see `trainables.checkpoints`, goes on after an interruption
+instead of beginning again.
+
 Whoever finds that a training has diverged raises a `FloatingPointError`: samplers are told so.
 
 Whoever finds the data missing or unreadable raises a `DataError`, which ends the search, not the
@@ -34,8 +37,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from trainables.checkpoints import CHECKPOINTS, Checkpoint, Checkpoints
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +64,10 @@ class TrialContext:
         data_dir: where data sets lie or may be downloaded to.
         wanted: names of quantities that somebody wants to know of the config; what takes time to
             measure is measured only if it stands here.
+        keeps_checkpoints: whether anybody may go on with this training: without it `checkpoints`
+            saves nothing.
+        resume_from: checkpoints from which it goes on, the newest first; empty for a training that
+            begins with epoch 1.
     """
 
     seed: int
@@ -67,6 +77,17 @@ class TrialContext:
     max_epochs: int | None = None
     data_dir: Path = Path("data")
     wanted: tuple[str, ...] = ()
+    keeps_checkpoints: bool = False
+    resume_from: tuple[Checkpoint, ...] = ()
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """Where to keep the state of each epoch, and to find it again."""
+        return Checkpoints(
+            self.folder / CHECKPOINTS,
+            resume_from=self.resume_from,
+            is_wanted=self.keeps_checkpoints,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, FailCause, TrialTask
-from trainables import DataError, LrRangeTest, Trainable, find_trainable, pack
+from trainables import Checkpoint, DataError, LrRangeTest, Trainable, find_trainable, pack
 
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<frozen ")
 """Where code lies that no user wrote."""
@@ -45,8 +45,12 @@ class TrialDrive:
         self._fingerprint: str | None = None
         self._warnings: tuple[str, ...] = ()
         self._facts: Mapping[str, float] | None = None
+        self._known = list(task.known)
+        self._has_gone_on = False
+        self._checkpoint: Checkpoint | None = None
+        self._n_complaints = 0
         self._seconds = 0.0
-        """Of all epochs so far."""
+        """Of all epochs so far, those of an earlier start included."""
 
     def next_report(self) -> EpochReport:
         """Train one epoch more and report it."""
@@ -58,7 +62,11 @@ class TrialDrive:
                 if self._reports is None:
                     self._reports = self._start()
                     start = time.perf_counter()  # importing the trainable is no training
-                metrics = read_metrics(next(self._reports), self._task.objectives, self._facts)
+                if self._known:
+                    return self._reported_again(self._known.pop(0))
+                reported = self._next_of(self._reports)
+                metrics = read_metrics(reported, self._task.objectives, self._facts)
+                checkpoint = self._new_checkpoint()
         except StopIteration:
             return self._ended_by_itself()
         except (Exception, SystemExit) as error:  # noqa: BLE001  it is the trial's end, with reason
@@ -75,11 +83,63 @@ class TrialDrive:
             fingerprint=self._fingerprint,
             warnings=self._warnings,
             facts=self._facts,
+            checkpoint=checkpoint,
+            complaints=self._new_complaints(),
         )
+        return self._last_or_complete()
+
+    def _last_or_complete(self) -> EpochReport:
         if self._last.epoch == self._task.context.max_epochs:
             self.close()
             return self._complete()
         return self._last
+
+    def _reported_again(self, known: EpochReport) -> EpochReport:
+        """An epoch of an earlier start, for whoever judges this trial."""
+        self._seconds += known.seconds
+        self._last = replace(
+            known,
+            fingerprint=self._fingerprint,
+            warnings=self._warnings,
+            facts=self._facts,
+        )
+        return self._last_or_complete()
+
+    def _next_of(self, reports: Iterator[Any]) -> Any:
+        """The next report that was not made before.
+
+        Where the newest checkpoint is damaged, the training goes on from an earlier one: epochs
+        that are known already are trained once more, without a word.
+        """
+        reported = next(reports)
+        if not self._has_gone_on:
+            self._has_gone_on = True
+            resumed = self._task.context.checkpoints.resumed
+            for _ in range(self._last.epoch - (0 if resumed is None else resumed.epoch)):
+                reported = next(reports)
+        return reported
+
+    def _new_checkpoint(self) -> str | None:
+        """SHA-256 of the checkpoint that the trainable has kept of this epoch, if it has.
+
+        Raises:
+            ReportError: if it calls the epoch something else.
+        """
+        saved, before = self._task.context.checkpoints.saved, self._checkpoint
+        if saved is None or saved is before:
+            return None
+        self._checkpoint, epoch = saved, self._last.epoch + 1
+        if saved.epoch != epoch:
+            raise ReportError(
+                f"the trainable saved a checkpoint of epoch {saved.epoch} and then yielded epoch "
+                f"{epoch}; epochs count from 1, and each is saved just before it is yielded"
+            )
+        return saved.sha256
+
+    def _new_complaints(self) -> tuple[str, ...]:
+        complaints = self._task.context.checkpoints.complaints[self._n_complaints :]
+        self._n_complaints += len(complaints)
+        return tuple(complaints)
 
     def close(self) -> None:
         """End the trainable, which may be in the middle; its ``finally`` blocks run."""
@@ -152,6 +212,7 @@ class TrialDrive:
         self._reports = None
         if self._last.epoch == 0:
             return self._failed(ReportError("the trainable yielded no metrics at all"), 0.0)
+        self._last = replace(self._last, complaints=self._new_complaints())
         return self._complete()
 
     def _complete(self) -> EpochReport:
@@ -169,6 +230,7 @@ class TrialDrive:
         return replace(
             self._last,
             seconds=seconds,
+            complaints=self._new_complaints(),
             ending="failed",
             fail_reason=f"took {self._seconds:.3g} s for {self._last.epoch + 1} epochs; {limit}",
             fail_place=limit,
@@ -202,6 +264,7 @@ class TrialDrive:
             fail_place=f"{type(error).__name__} {place or error}",
             fail_cause=fail_cause(error),
             traceback=text,
+            complaints=self._new_complaints(),
         )
 
     @contextlib.contextmanager

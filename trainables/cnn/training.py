@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings as python_warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -47,7 +48,8 @@ def train(config: Mapping[str, Any], trial: TrialContext) -> Iterator[Mapping[st
     """Train on the training part; yield train_loss, val_loss and the metric after each epoch.
 
     The metric is val_accuracy of classes, val_r2 of values, val_iou of masks. Keeps the weights of
-    the epoch with its highest value in ``trial.folder``.
+    the epoch with its highest value in ``trial.folder``, and a checkpoint of each epoch: cut off
+    and resumed, it yields what it would have yielded anyway, on the CPU bit for bit.
 
     Raises:
         CnnConfigError: if the config breaks a rule of `CnnConfig`.
@@ -58,12 +60,19 @@ def train(config: Mapping[str, Any], trial: TrialContext) -> Iterator[Mapping[st
     data = load_split(cnn, trial.data_dir)
     training = Training(cnn, trial, data.train)
     best, metric = -float("inf"), METRICS[training.target]
-    for epoch in range(1, training.n_epochs + 1):
+    done = 0
+    if (kept := trial.checkpoints.load()) is not None:
+        done, state = kept
+        training.go_on(done, state)
+        if (trial.folder / BEST_WEIGHTS).is_file():
+            best = state["best"]
+    for epoch in range(done + 1, training.n_epochs + 1):
         train_loss = training.run_epoch(epoch)
         val_loss, score = training.evaluate(data.validation)
         if score.value() > best:
             best = score.value()
             _save_weights(training.network, trial)
+        trial.checkpoints.save(epoch, {**training.state(), "best": best})
         yield {"train_loss": train_loss, "val_loss": val_loss, f"val_{metric}": score.value()}
 
 
@@ -149,6 +158,27 @@ class Training:
         self._lr_schedule = build_lr_schedule(
             config, self._optimizer, n_epochs=self.n_epochs, steps_per_epoch=self._n_steps
         )
+
+    def state(self) -> dict[str, Any]:
+        """What the epochs so far have made of it; all else follows from config, seed and epoch."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict()["state"],
+        }
+
+    def go_on(self, epoch: int, state: Mapping[str, Any]) -> None:
+        """Stand where a training of this network stood after ``epoch``, with its `state`.
+
+        Learning rate, momentum and weight decay are this config's at that step: schedules know
+        nothing but the steps that were taken.
+        """
+        self.network.load_state_dict(state["network"])
+        with python_warnings.catch_warnings():  # that no step of the optimizer came before
+            python_warnings.simplefilter("ignore", UserWarning)
+            for _ in range(epoch * self._n_steps):
+                self._lr_schedule.step()
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
 
     def run_epoch(self, epoch: int) -> float:
         """One pass over the training images (epochs count from 1); returns the mean loss.
