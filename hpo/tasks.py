@@ -35,8 +35,8 @@ class TrialTask:
     is asked whether it goes on. ``metric`` is the first objective, ``other_objectives`` may follow;
     of several some may be known before training.
 
-    ``known`` are the epochs that an earlier start has trained and reported: they are reported again,
-    marked, so that whoever judges the trial sees all of it, and the training goes on behind them.
+    ``known`` are the epochs that an earlier start has trained and reported. They are reported
+    again, marked, so that whoever judges the trial sees all of it; then the training goes on.
     """
 
     number: int

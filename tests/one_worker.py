@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 from ray.tune.schedulers import TrialScheduler
 
 from hpo.execution.drive import TrialDrive
@@ -15,7 +20,15 @@ from hpo.execution.searcher import StageScheduler, TaskSearcher
 from hpo.search import StudySource
 from hpo.spec import ExperimentSpec, parse_spec
 from hpo.tasks import EPOCH, NUMBER, OBJECTIVE, EpochReport, TaskFactory, TrialTask
-from storage import EpochRecord, create_pareto_study, open_optuna_storage, study_exists
+from storage import (
+    EpochRecord,
+    ExperimentRecord,
+    Ledger,
+    create_pareto_study,
+    open_engine,
+    open_optuna_storage,
+    study_exists,
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +54,10 @@ class OneWorker:
         else:
             objectives = {objective.metric: objective.direction for objective in spec.objectives}
             self.study = create_pareto_study(storage, spec.name, objectives)
-        self.epochs: dict[tuple[int, int], EpochRecord] = {}
-        """What the ledger would hold."""
+        self.ledger = Ledger(open_engine(f"sqlite:///{folder / 'hpo.db'}"))
+        self.experiment = self.ledger.find(spec.name) or _new_experiment(spec.name)
+        self.ledger.put(self.experiment)
+        self.warnings: list[tuple[int, str]] = []
         self.trained: list[tuple[int, int]] = []
         """Trial number and epoch of all that was paid for, in order."""
 
@@ -56,7 +71,12 @@ class OneWorker:
             spec=spec, import_paths=(self.folder,), folder=self.folder, data_dir=self.folder
         )
         return StudySource(
-            self.study, spec, tasks, record_epoch=self._record, recorded_epochs=self._recorded
+            self.study,
+            spec,
+            tasks,
+            record_epoch=partial(self.ledger.put_epoch, self.experiment.id),
+            recorded_epochs=self.recorded,
+            observers=[self],
         )
 
     def search(self, *overrides: str, n_reports: float = math.inf) -> None:
@@ -91,7 +111,7 @@ class OneWorker:
                 raise KilledError
             n_reports -= 1
             report = drive.next_report()
-            if report.ending != "failed":
+            if report.ending != "failed" and not report.is_known:
                 self.trained.append((task.number, report.epoch))
             result = {"report": report, EPOCH: report.epoch, NUMBER: task.number}
             result[OBJECTIVE] = _objective(task, report)
@@ -104,14 +124,47 @@ class OneWorker:
             searcher.on_trial_complete(trial_id, result)
             return n_reports
 
-    def _record(self, record: EpochRecord) -> None:
-        self.epochs[record.trial_number, record.epoch] = record
+    @property
+    def epochs(self) -> dict[tuple[int, int], EpochRecord]:
+        """What the ledger holds, by trial number and epoch."""
+        trials = self.ledger.epochs(self.experiment.id).values()
+        return {(one.trial_number, one.epoch): one for epochs in trials for one in epochs}
 
-    def _recorded(self, number: int) -> list[EpochRecord]:
-        return [record for (trial, _), record in sorted(self.epochs.items()) if trial == number]
+    def recorded(self, number: int) -> list[EpochRecord]:
+        """What the ledger holds of one trial."""
+        return self.ledger.epochs(self.experiment.id, number).get(number, [])
+
+    def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def epoch_reported(self, number: int, report: EpochReport) -> None:
+        """Nothing."""
+
+    def trial_held_back(self, number: int) -> None:
+        """Nothing."""
+
+    def trial_warned(self, number: int, warning: str) -> None:
+        """Keep it."""
+        self.warnings.append((number, warning))
+
+    def trial_ended(self, trial: FrozenTrial) -> None:
+        """Nothing."""
 
     def states(self) -> list[str]:
         return [trial.state.name for trial in self.study.trials]
+
+
+def _new_experiment(name: str) -> ExperimentRecord:
+    now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    return ExperimentRecord(
+        id=name,
+        name=name,
+        spec="",
+        created_at=now,
+        versions={},
+        git_commit=None,
+        data_fingerprint=None,
+    )
 
 
 def _objective(task: TrialTask, report: EpochReport) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -147,8 +148,16 @@ WORDS = [
     for lr_schedule in get_args(OptimizationConfig.model_fields["lr_schedule"].annotation)
 ]
 SMALL = {
-    **{"depth": 1, "filters": 4, "batch_size": 4, "n_train": 8, "dropout": 0.2, "lr": 0.01},
-    **{"randaugment_num_ops": 1, "warmup_epochs": 1.0, "lr_step_epochs": 1, "crop_padding": 1},
+    "depth": 1,
+    "filters": 4,
+    "batch_size": 4,
+    "n_train": 8,
+    "dropout": 0.2,
+    "lr": 0.01,
+    "randaugment_num_ops": 1,
+    "warmup_epochs": 1.0,
+    "lr_step_epochs": 1,
+    "crop_padding": 1,
 }
 
 
@@ -156,10 +165,7 @@ def trained(
     config: Mapping[str, Any], trial: TrialContext, n_epochs: int = 4
 ) -> tuple[list[Mapping[str, float]], Mapping[str, Any]]:
     """The reports of the first epochs, and the state after them."""
-    reports, generator = [], train(config, trial)
-    for _ in range(n_epochs):
-        reports.append(next(generator))
-    generator.close()
+    reports = list(itertools.islice(train(config, trial), n_epochs))
     kept = replace(trial, resume_from=(trial.checkpoints.saved,)).checkpoints.load()
     assert kept is not None
     return reports, kept[1]

@@ -203,9 +203,7 @@ def _written(state: Mapping[str, Any]) -> bytes:
 def _read(content: bytes) -> dict[str, Any]:
     import torch
 
-    state: dict[str, Any] = torch.load(
-        io.BytesIO(content), map_location="cpu", weights_only=True
-    )
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state
 
 
@@ -216,8 +214,8 @@ def _check_readable(content: bytes) -> None:
         _read(content)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            "a checkpoint holds numbers, strings, tensors, and lists, tuples and mappings of these; "
-            f"reading it would run code: {_first_line(error)}"
+            "a checkpoint holds numbers, strings, tensors, and lists, tuples and mappings of "
+            f"these; reading it would run code: {_first_line(error)}"
         ) from None
 
 

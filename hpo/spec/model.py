@@ -103,7 +103,8 @@ class OneEpochTopKSpec(Section):
     """Every trial trains ``epochs`` epochs, then the best ``k`` train to their full budget.
 
     The baseline that multi-fidelity methods have to beat: Egele et al. 2023, arXiv:2307.15422.
-    There are no checkpoints: the ``k`` train from the start again, each under its own number.
+    The ``k`` go on from their checkpoints, each under its own number; of a trainable that keeps
+    none they train from the start again.
     """
 
     name: Literal["one_epoch_top_k"]
