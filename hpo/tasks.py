@@ -8,10 +8,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from hpo.lineage import Lineage
 from hpo.seeds import derive_seed
 from hpo.spec import ExperimentSpec, LimitSpec
 from storage import EpochRecord
-from trainables import N_KEPT, LrRangeTest, PackedModel, TrialContext, checkpoint_in
+from trainables import (
+    N_KEPT,
+    Checkpoint,
+    LrRangeTest,
+    PackedModel,
+    Segment,
+    TrialContext,
+    checkpoint_in,
+    remove_checkpoints,
+)
 
 EPOCH, OBJECTIVE, NUMBER = "epoch", "objective", "trial_number"
 """Keys of a worker's result that Ray's schedulers read."""
@@ -36,7 +46,8 @@ class TrialTask:
     of several some may be known before training.
 
     ``known`` are the epochs that an earlier start has trained and reported. They are reported
-    again, marked, so that whoever judges the trial sees all of it; then the training goes on.
+    again, marked, so that whoever judges the trial sees all of it; then the training goes on. Or it
+    goes on behind ``done``, the last of them, without a word.
     """
 
     number: int
@@ -53,6 +64,7 @@ class TrialTask:
     metric: str
     other_objectives: tuple[str, ...] = ()
     known: tuple[EpochReport, ...] = ()
+    done: EpochReport | None = None
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -63,9 +75,13 @@ class TrialTask:
     def identity(self) -> str:
         """Equal for two tasks that train one thing: same config, seed and budget of epochs.
 
+        Of a config that changed while it trained, all that it was before.
+
         What one of them came to answers the other: nothing is paid for twice.
         """
-        thing = [self.trainable, dict(self.config), self.context.max_epochs]
+        thing: list[Any] = [self.trainable, dict(self.config), self.context.max_epochs]
+        if earlier := self.context.earlier:
+            thing.append([[dict(one.config), one.until_epoch] for one in earlier])
         return json.dumps(thing, sort_keys=True)
 
 
@@ -177,6 +193,7 @@ class TaskList:
         """Hand the task over."""
         report = report or worker_died(task)
         self.reported(task, report)
+        remove_checkpoints(task.context.folder)
         self._on_end(task, report, self._seconds[task.context.folder])
 
 
@@ -256,46 +273,88 @@ class TaskFactory:
         Without a checkpoint among them it begins with epoch 1 again, as of a trainable that keeps
         none.
         """
-        kept = [epoch for epoch in epochs if epoch.checkpoint is not None]
-        if not kept:
+        if not any(epoch.checkpoint for epoch in epochs):
             return task
-        known = tuple(
-            EpochReport(
-                epoch=one.epoch,
-                metrics=one.metrics,
-                seconds=one.seconds,
-                checkpoint=one.checkpoint,
-                is_known=True,
-            )
-            for one in epochs
-        )
-        resume_from = tuple(
-            checkpoint_in(task.context.folder, one.epoch, one.checkpoint or "")
-            for one in reversed(kept)
-        )
+        resume_from = self._checkpoints(epochs)
         return replace(
-            task, known=known, context=replace(task.context, resume_from=resume_from[:N_KEPT])
+            task,
+            known=tuple(_reported_before(one) for one in epochs),
+            context=replace(task.context, resume_from=resume_from),
         )
 
-    def rerun(self, number: int, params: Mapping[str, Any], seed_index: int) -> TrialTask:
+    def member(
+        self,
+        number: int,
+        params: Mapping[str, Any],
+        lineage: Lineage,
+        epochs: Sequence[EpochRecord],
+        *,
+        keep_every: int,
+    ) -> TrialTask:
+        """Trial ``number`` of a population, behind all that it and its lineage have trained.
+
+        Args:
+            number: of the trial.
+            params: of the trial.
+            lineage: what it began with.
+            epochs: its own if it has trained any, and those of its parent up to where it began.
+            keep_every: after so many epochs others may go on from its checkpoint.
+        """
+        task = self.trial(number, params)
+        if not epochs:
+            return replace(task, context=replace(task.context, keep_every=keep_every))
+        own_s = sum(one.seconds for one in epochs if one.trial_number == number)
+        context = replace(
+            task.context,
+            keep_every=keep_every,
+            resume_from=self._checkpoints(epochs),
+            earlier=self._segments(lineage, task.context.seed),
+        )
+        done = replace(_reported_before(epochs[-1]), seconds=own_s)
+        return replace(task, done=done, context=context)
+
+    def _checkpoints(self, epochs: Sequence[EpochRecord]) -> tuple[Checkpoint, ...]:
+        """Those that may still lie there, the newest first."""
+        kept = [
+            checkpoint_in(self.trial_folder(one.trial_number), one.epoch, one.checkpoint)
+            for one in epochs
+            if one.checkpoint is not None
+        ]
+        return tuple(reversed(kept[-N_KEPT:]))
+
+    def _segments(self, lineage: Lineage, seed: int) -> tuple[Segment, ...]:
+        return tuple(
+            Segment(
+                config={**self.spec.fixed, **past.params, "seed": seed},
+                until_epoch=past.until_epoch,
+            )
+            for past in lineage
+        )
+
+    def rerun(
+        self, number: int, params: Mapping[str, Any], seed_index: int, lineage: Lineage = ()
+    ) -> TrialTask:
         """Trial ``number`` once more on a fresh seed, which all finalists share.
 
         Like confirmations and the retraining it keeps no checkpoint: cut off, it begins again.
         """
         seed = derive_seed(self.spec.seed, seed_index, "rerun")
         folder = self.folder / "reruns" / f"{number:05d}-{seed_index}"
-        return replace(self._task(number, params, seed, folder), seed_index=seed_index)
+        return replace(self._task(number, params, seed, folder, lineage), seed_index=seed_index)
 
-    def confirmation(self, number: int, params: Mapping[str, Any], seed_index: int) -> TrialTask:
+    def confirmation(
+        self, number: int, params: Mapping[str, Any], seed_index: int, lineage: Lineage = ()
+    ) -> TrialTask:
         """The winner once more, on a seed that had no part in choosing it."""
         seed = derive_seed(self.spec.seed, seed_index, "confirmation")
         folder = self.folder / "confirmations" / f"{number:05d}-{seed_index}"
-        return replace(self._task(number, params, seed, folder), seed_index=seed_index)
+        return replace(self._task(number, params, seed, folder, lineage), seed_index=seed_index)
 
-    def retrain(self, number: int, params: Mapping[str, Any]) -> TrialTask:
+    def retrain(self, number: int, params: Mapping[str, Any], lineage: Lineage = ()) -> TrialTask:
         """The winner, to be trained on everything but the test set."""
         seed = derive_seed(self.spec.seed, number, "retrain")
-        return replace(self._task(number, params, seed, self.folder / "retrain"), purpose="finish")
+        task = self._task(number, params, seed, self.folder / "retrain", lineage)
+        return replace(task, purpose="finish")
 
     def find_lr(self, config: Mapping[str, Any], folder: Path) -> TrialTask:
         """A range test, before there is a trial; what it prints or raises lies in ``folder``."""
@@ -306,7 +365,15 @@ class TaskFactory:
         """What trial ``number`` leaves behind stands here."""
         return self.folder / "trials" / f"{number:05d}"
 
-    def _task(self, number: int, params: Mapping[str, Any], seed: int, folder: Path) -> TrialTask:
+    def _task(
+        self,
+        number: int,
+        params: Mapping[str, Any],
+        seed: int,
+        folder: Path,
+        lineage: Lineage = (),
+    ) -> TrialTask:
+        """``lineage`` is trained first, each part of it with its own config."""
         spec = self.spec
         others = tuple(objective.metric for objective in spec.objectives[1:])
         return TrialTask(
@@ -324,5 +391,17 @@ class TaskFactory:
                 max_epochs=spec.budget.max_epochs,
                 data_dir=self.data_dir,
                 wanted=(spec.objective.metric, *others) if others else (),
+                keeps_checkpoints=bool(lineage),  # each part goes on from the one before it
+                earlier=self._segments(lineage, seed),
             ),
         )
+
+
+def _reported_before(epoch: EpochRecord) -> EpochReport:
+    return EpochReport(
+        epoch=epoch.epoch,
+        metrics=epoch.metrics,
+        seconds=epoch.seconds,
+        checkpoint=epoch.checkpoint,
+        is_known=True,
+    )

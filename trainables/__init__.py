@@ -13,7 +13,7 @@ from trainables.checkpoints import (
     remove_checkpoints,
 )
 from trainables.cnn.description import Inspection
-from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
+from trainables.contract import BEST_WEIGHTS, FinalModel, Segment, TrialContext
 from trainables.images.errors import DataError
 from trainables.lr_range_test import LR, LrRange, LrRangeTest, range_test
 from trainables.packing import DESCRIPTION, PackedModel, pack
@@ -41,6 +41,7 @@ __all__ = [
     "LrRange",
     "LrRangeTest",
     "PackedModel",
+    "Segment",
     "Trainable",
     "TrainableError",
     "TrainableInfo",

@@ -76,22 +76,38 @@ class Checkpoints:
         self.saved: Checkpoint | None = None
         self.resumed: Checkpoint | None = None
         self.complaints: list[str] = []
+        self._is_searched = False
+        self._found: Checkpoint | None = None
+        self._content: bytes | None = None
         own = [one for one in reversed(self._resume_from) if one.path.parent == folder]
         self._kept: dict[int, Path] = {one.epoch: one.path for one in own}
+
+    def find(self) -> Checkpoint | None:
+        """The newest whole checkpoint, which `load` will read; None if there is none.
+
+        One that is damaged or missing is passed over with a complaint.
+        """
+        if self._is_searched:
+            return self._found
+        self._is_searched = True
+        for checkpoint in self._resume_from:
+            if (content := self._whole(checkpoint)) is not None:
+                self._found, self._content = checkpoint, content
+                return checkpoint
+        if self.complaints:
+            self.complaints.append("no checkpoint is whole: it begins again with epoch 1")
+        return None
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
         """The newest whole checkpoint: its epoch and its state, tensors on the CPU.
 
-        One that is damaged or missing is passed over with a complaint. None if there is none: the
-        training begins with epoch 1.
+        None if there is none: the training begins with epoch 1.
         """
-        for checkpoint in self._resume_from:
-            if (content := self._whole(checkpoint)) is not None:
-                self.resumed = checkpoint
-                return checkpoint.epoch, _read(content)
-        if self.complaints:
-            self.complaints.append("no checkpoint is whole: it begins again with epoch 1")
-        return None
+        if (found := self.find()) is None or self._content is None:
+            return None
+        self.resumed = found
+        state, self._content = _read(self._content), None
+        return found.epoch, state
 
     def save(self, epoch: int, state: Mapping[str, Any]) -> None:
         """Keep the state after ``epoch``, and drop what is not needed any more.

@@ -25,7 +25,7 @@ from trainables.cnn.objectives import (
     loss_of,
     new_score,
 )
-from trainables.cnn.optimizers import build_optimizer
+from trainables.cnn.optimizers import build_optimizer, take_over
 from trainables.cnn.predictor import Predictor, build_predictor, describe_predictor
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
 from trainables.images.arrays import TEST, VALIDATION, Indices
@@ -77,14 +77,21 @@ def train(config: Mapping[str, Any], trial: TrialContext) -> Iterator[Mapping[st
 
 
 def finish(config: Mapping[str, Any], trial: TrialContext) -> FinalModel:
-    """Retrain on train + validation for the full budget and read the test set, once."""
+    """Retrain on train + validation for the full budget and read the test set, once.
+
+    Where the config changed while it trained (``trial.earlier``), so it does here.
+    """
     cnn = CnnConfig.from_mapping(config)
     everything = cnn.model_copy(update={"n_train": None})  # fewer images were a cheaper search
     data = load_split(everything, trial.data_dir)
     rest = data.train_and_validation()
-    training = Training(cnn, trial, rest)
-    for epoch in range(1, training.n_epochs + 1):
-        training.run_epoch(epoch)
+    training, done = Training(cnn, trial, rest), 0
+    state: Mapping[str, Any] | None = None
+    for segment in trial.earlier:
+        before = Training(CnnConfig.from_mapping(segment.config), trial, rest)
+        _train_on(before, state, done, segment.until_epoch)
+        state, done = before.state(), segment.until_epoch
+    _train_on(training, state, done, training.n_epochs)
     _, score = training.evaluate(data.test)
     images, targets = data.test.batch(chosen_images(data.test, N_COMPARED_IMAGES))
     others, _ = rest.batch(chosen_images(rest, max(0, N_COMPARED_IMAGES - len(images))))
@@ -104,6 +111,16 @@ def finish(config: Mapping[str, Any], trial: TrialContext) -> FinalModel:
         metric_value=score.value(),
         description={**training.description(), "given_parts": given},
     )
+
+
+def _train_on(
+    training: Training, state: Mapping[str, Any] | None, done: int, until_epoch: int
+) -> None:
+    """From the ``state`` after ``done`` epochs; None at the beginning."""
+    if state is not None:
+        training.go_on(done, state)
+    for epoch in range(done + 1, until_epoch + 1):
+        training.run_epoch(epoch)
 
 
 def chosen_images(images: LabelledImages, n: int) -> Indices:
@@ -177,8 +194,7 @@ class Training:
             python_warnings.simplefilter("ignore", UserWarning)
             for _ in range(epoch * self._n_steps):
                 self._lr_schedule.step()
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        take_over(self._optimizer, state["optimizer"])
 
     def run_epoch(self, epoch: int) -> float:
         """One pass over the training images (epochs count from 1); returns the mean loss.
