@@ -107,6 +107,7 @@ def validate(
     hpo validate search_spaces/cnn.yaml
     """
     from hpo.plan import size_of
+    from hpo.search import population_text
 
     spec, _ = _spec_and_places(spec_path, overrides, None, None)
     size = size_of(spec)
@@ -122,6 +123,8 @@ def validate(
         + (f" ({n_conditional} conditional), " if n_conditional else ", ")
         + ("infinitely many configs" if distinct is None else f"{distinct:,} distinct configs")
     )
+    if told := population_text(spec):
+        typer.echo(told)
 
 
 @app.command()

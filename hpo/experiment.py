@@ -27,7 +27,7 @@ from hpo.results import (
     write_model_card,
     write_report,
 )
-from hpo.search import StudySource, awaits_lr_range
+from hpo.search import awaits_lr_range, search_source
 from hpo.spec import ExperimentSpec
 from hpo.synchronization import open_projection, synchronize
 from hpo.tasks import SideBySide, TaskSource
@@ -180,7 +180,7 @@ def stages(
         workspace = yield from find_range(workspace, progress.say)
     experiment, ledger = workspace.experiment, workspace.ledger
     is_known = experiment.data_fingerprint is not None
-    yield StudySource(
+    yield search_source(
         workspace.study,
         workspace.spec,
         workspace.tasks,

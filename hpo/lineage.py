@@ -34,10 +34,9 @@ def born_at(trial: FrozenTrial) -> int:
     return int(trial.user_attrs.get(PARENT_EPOCH, 0))
 
 
-def lineage_of(trials: Sequence[FrozenTrial], number: int) -> Lineage:
-    """What trial ``number`` began with; ``trials`` are those of its study, by number."""
+def lineage_of(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> Lineage:
+    """What a trial began with; ``trials`` are those of its study, by number."""
     earlier: list[PastParams] = []
-    trial = trials[number]
     while (parent := trial.user_attrs.get(PARENT)) is not None:
         until_epoch, trial = born_at(trial), trials[parent]
         past = PastParams(number=parent, params=trial.params, until_epoch=until_epoch)

@@ -29,7 +29,7 @@ from hpo.simulation import (
     trained_configs,
     write_files,
 )
-from hpo.spec import ExperimentSpec, GpSpec, load_spec, parse_recorded_spec, parse_spec
+from hpo.spec import ExperimentSpec, GpSpec, PbtSpec, load_spec, parse_recorded_spec, parse_spec
 from hpo.tasks import TaskFactory, TrialTask
 from hpo.workspace import find_workspace, refuse_several_objectives, storage_errors
 from storage import EpochRecord, create_study
@@ -195,6 +195,11 @@ def _study_ground(name: str, places: Places) -> _Ground:
     workspace = find_workspace(name, places)
     refuse_several_objectives(workspace.spec, "hpo replay")
     spec, trials = workspace.spec, workspace.study.get_trials(deepcopy=False)
+    if isinstance(spec.scheduler, PbtSpec):
+        raise UsageError(
+            f"{name!r} was searched with scheduler pbt, and cannot be replayed: its configs "
+            "changed while they were trained, so no curve is that of one config"
+        )
     epochs, metric = workspace.ledger.epochs(workspace.experiment.id), spec.objective.metric
     trained = trained_configs(trials, epochs, metric)
     n_reported = sum(bool(config.values) for config in trained)
@@ -320,6 +325,11 @@ def _with_strategy(
     Raises:
         UsageError: if one is unknown or does not fit the study.
     """
+    if scheduler == "pbt":
+        raise UsageError(
+            "--schedulers pbt: cannot be replayed: a config that changes while it is trained has "
+            "no curve, in a record or a table. Try it with hpo run"
+        )
     if scheduler != "none" and not ground.has_curves:
         raise UsageError(
             f"--schedulers {scheduler}: the table holds final values alone, so there is nothing to "

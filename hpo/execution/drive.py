@@ -67,6 +67,7 @@ class TrialDrive:
             with self._output_to_file():
                 if self._trainable is None:
                     self._trainable = self._start()
+                    self._last = replace(self._last, facts=self._facts)
                     start = time.perf_counter()  # importing the trainable is no training
                 if self._known:
                     return self._reported_again(self._known.pop(0))

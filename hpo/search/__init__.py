@@ -12,6 +12,7 @@ from hpo.search.opening import (
     recorded_opening,
     warm_params,
 )
+from hpo.search.pbt import population_text, search_source
 from hpo.search.samplers import SAMPLERS, build_sampler, named_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
 from hpo.search.source import ANSWERED_BY, SearchObserver, StudySource
@@ -60,9 +61,11 @@ __all__ = [
     "named_search",
     "narrowed",
     "opening_of",
+    "population_text",
     "record_opening",
     "recorded_opening",
     "search_sampler",
+    "search_source",
     "values",
     "warm_params",
     "warnings_about",

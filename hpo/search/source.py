@@ -71,6 +71,8 @@ class StudySource:
 
     knows_ahead = False
     """A trial asked for ahead of time would know less of the others."""
+    drops_checkpoints_at_once = True
+    """Those of a trial that has ended; nobody else goes on from them."""
 
     def __init__(
         self,
@@ -115,7 +117,8 @@ class StudySource:
         self._answers: dict[str, int] = {}
         for trial in trials:
             self._remember(trial)
-            if trial.state.is_finished():  # a driver may have died between its end and this
+            # A driver may have died between the end of a trial and this.
+            if trial.state.is_finished() and self.drops_checkpoints_at_once:
                 remove_checkpoints(tasks.trial_folder(trial.number))
         limit_s = spec.budget.time_limit_s
         self._clock = clock
@@ -153,21 +156,30 @@ class StudySource:
                 trial.set_user_attr("seed", task.context.seed)
                 self._running[trial.number] = trial
                 task = self._tasks.going_on(task, self._recorded_epochs(trial.number))
-                return replace(task, wants_fingerprint=self._record_fingerprint is not None)
+                return self._with_fingerprint(task)
         return self._next_chosen()
+
+    def _with_fingerprint(self, task: TrialTask) -> TrialTask:
+        """The task, which is asked for it as long as it is not known."""
+        return replace(task, wants_fingerprint=self._record_fingerprint is not None)
 
     def _is_over(self) -> bool:
         """Whether no trial is to be asked for; what ends a search before its budget is recorded."""
         n_taken = self._n_spent + len(self._running) + len(self._held)
-        if self._end is None:
-            self._end = self._early_end.judge(self._n_finished)
-            if self._end is None and self.is_over_time and n_taken < self._n_trials:
-                self._end = self._early_end.end_by(
-                    "time_limit_s", f"time_limit_s={self._spec.budget.time_limit_s:g} was reached"
-                )
-            if self._end is not None:
-                put_search_end(self._study, self._end)
+        self._judge_end(n_taken)
         return self._end is not None or self.is_over_time or n_taken >= self._n_trials
+
+    def _judge_end(self, n_taken: int) -> None:
+        """Record the end that the trials or the clock call for; ``n_taken`` trials were begun."""
+        if self._end is not None:
+            return
+        self._end = self._early_end.judge(self._n_finished)
+        if self._end is None and self.is_over_time and n_taken < self._n_trials:
+            self._end = self._early_end.end_by(
+                "time_limit_s", f"time_limit_s={self._spec.budget.time_limit_s:g} was reached"
+            )
+        if self._end is not None:
+            put_search_end(self._study, self._end)
 
     def _waits_for_stage(self) -> bool:
         """Whether the next trial depends on those that run."""
@@ -251,10 +263,9 @@ class StudySource:
         self.reported(task, report)
         trial = self._running.pop(task.number)
         values = [report.quantities[metric] for metric in self._metrics]
-        if report.ending is None and self._held.takes(task.number, report.epoch):
-            trial.set_user_attr(FIRST_VALUE, values[0])
-            self._hold(trial)
-        elif report.ending is None and self.is_over_time:
+        if report.ending is None and self._takes_back(trial, report):
+            return
+        if report.ending is None and self.is_over_time:
             requeue_running(self._study, only=task.number)
         else:
             if excesses := self._excesses(report):
@@ -282,6 +293,14 @@ class StudySource:
         for complaint in report.complaints:
             for observer in self._observers:
                 observer.trial_warned(task.number, complaint)
+
+    def _takes_back(self, trial: optuna.Trial, report: EpochReport) -> bool:
+        """Whether a trial that was stopped has not ended, but waits for others."""
+        if not self._held.takes(trial.number, report.epoch):
+            return False
+        trial.set_user_attr(FIRST_VALUE, report.quantities[self._metrics[0]])
+        self._hold(trial)
+        return True
 
     def _hold(self, trial: optuna.Trial) -> None:
         self._held.hold(trial)
@@ -341,7 +360,8 @@ class StudySource:
     ) -> FrozenTrial:
         """End a trial in the study; returns what stands there, after everybody was told."""
         self._study.tell(trial, values, state=state)
-        remove_checkpoints(self._tasks.trial_folder(trial.number))
+        if self.drops_checkpoints_at_once:
+            remove_checkpoints(self._tasks.trial_folder(trial.number))
         ended = self._study.get_trials(deepcopy=False)[trial.number]
         self._n_finished += 1
         self._n_spent += is_spent_on(ended, self._spec)

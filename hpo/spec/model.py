@@ -112,6 +112,27 @@ class OneEpochTopKSpec(Section):
     epochs: int = Field(default=1, ge=1)
 
 
+class PbtSpec(Section):
+    """Population-based training (Jaderberg et al. 2017, arXiv:1711.09846), in generations.
+
+    All trials train ``interval_epochs``; when the last one has, each of the worst ``quantile``
+    ends, and a new trial goes on in its place from the checkpoint of one of the best
+    ``quantile``, its ``perturb`` parameters changed; and so on until ``budget.max_epochs``.
+
+    Attributes:
+        perturb: parameters that change; the trainable must allow it while it trains.
+        interval_epochs: of a generation.
+        quantile: share of the population that is replaced after each generation, rounded down.
+        resample: probability that a parameter is drawn anew instead of moved a step.
+    """
+
+    name: Literal["pbt"]
+    perturb: list[str] = Field(min_length=1)
+    interval_epochs: int = Field(default=1, ge=1)
+    quantile: float = Field(default=0.25, gt=0, le=0.5)
+    resample: float = Field(default=0.25, ge=0, le=1)
+
+
 class NoSchedulerSpec(Section):
     """Every trial runs to its full budget."""
 
@@ -129,7 +150,7 @@ SamplerSpec = Annotated[
     BeforeValidator(_named),
 ]
 SchedulerSpec = Annotated[
-    AshaSpec | HyperbandSpec | MedianSpec | OneEpochTopKSpec | NoSchedulerSpec,
+    AshaSpec | HyperbandSpec | MedianSpec | OneEpochTopKSpec | PbtSpec | NoSchedulerSpec,
     Field(discriminator="name"),
     BeforeValidator(_named),
 ]
