@@ -106,8 +106,8 @@ def validate(
 
     hpo validate search_spaces/cnn.yaml
     """
+    from hpo.lineage import population_text
     from hpo.plan import size_of
-    from hpo.search import population_text
 
     spec, _ = _spec_and_places(spec_path, overrides, None, None)
     size = size_of(spec)
@@ -124,7 +124,7 @@ def validate(
         + ("infinitely many configs" if distinct is None else f"{distinct:,} distinct configs")
     )
     if told := population_text(spec):
-        typer.echo(told)
+        typer.echo(f"scheduler pbt: {told}")
 
 
 @app.command()

@@ -246,7 +246,8 @@ def winner_of(outcome: Outcome) -> Finalist:
 
 def export(workspace: Workspace, model: PackedModel) -> None:
     """Write the model that can be deployed, and images to try it with; recorded last of all."""
-    record = export_model(model, winner_of(workspace.outcome()).number, workspace.folder)
+    winner = winner_of(workspace.outcome())
+    record = export_model(model, winner.number, workspace.folder, winner.schedule)
     save_examples(model, workspace.folder / "examples")
     workspace.ledger.put_export(workspace.experiment.id, record)
 

@@ -12,7 +12,7 @@ from hpo.search.opening import (
     recorded_opening,
     warm_params,
 )
-from hpo.search.pbt import population_text, search_source
+from hpo.search.pbt import search_source
 from hpo.search.samplers import SAMPLERS, build_sampler, named_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
 from hpo.search.source import ANSWERED_BY, SearchObserver, StudySource
@@ -61,7 +61,6 @@ __all__ = [
     "named_search",
     "narrowed",
     "opening_of",
-    "population_text",
     "record_opening",
     "recorded_opening",
     "search_sampler",

@@ -10,14 +10,21 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.errors import UsageError
-from hpo.lineage import PARENT, PARENT_EPOCH, REPLACES, born_at, lineage_of
+from hpo.lineage import (
+    LINEAGE,
+    PARENT,
+    PARENT_EPOCH,
+    REPLACES,
+    ancestors,
+    born_at,
+    lineage_of,
+)
 from hpo.search.ending import n_spent
 from hpo.search.population import (
     Generation,
     failed_members,
     is_founder,
     judged,
-    n_replaced_of,
     perturbed,
 )
 from hpo.search.source import StudySource
@@ -188,7 +195,12 @@ class PopulationSource(StudySource):
                 system_attrs={
                     "fixed_params": perturbed(known.params, self._space, self._pbt, seed, number)
                 },
-                user_attrs={PARENT: parent, PARENT_EPOCH: generation.epoch, REPLACES: loser},
+                user_attrs={
+                    PARENT: parent,
+                    PARENT_EPOCH: generation.epoch,
+                    REPLACES: loser,
+                    LINEAGE: [*ancestors(known), (parent, generation.epoch)],
+                },
                 intermediate_values={e: value for e, value in values if e <= generation.epoch},
             )
             self._study.add_trial(child)
@@ -198,20 +210,6 @@ class PopulationSource(StudySource):
         for trial in self._trials():
             if trial.state.is_finished():
                 remove_checkpoints(self._tasks.trial_folder(trial.number))
-
-
-def population_text(spec: ExperimentSpec) -> str:
-    """What scheduler ``pbt`` will do, in a sentence; empty of another one."""
-    if not isinstance(pbt := spec.scheduler, PbtSpec):
-        return ""
-    n = spec.budget.n_trials
-    n_replaced = n_replaced_of(n, pbt.quantile)
-    others = "others go" if n_replaced > 1 else "another one goes"
-    return (
-        f"pbt: {n} lineages of {spec.budget.max_epochs} epochs; after every {pbt.interval_epochs} "
-        f"the worst {n_replaced} end, and {others} on from the best {n_replaced} with other "
-        f"{', '.join(pbt.perturb)}"
-    )
 
 
 def search_source(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.lineage import PARENT, REPLACES
+from hpo.lineage import PARENT, REPLACES, n_replaced_of
 from hpo.search.space import Space
 from hpo.seeds import derive_seed
 from hpo.spec import (
@@ -75,11 +75,6 @@ def judged(
         parent = best[int(_rng(seed, child, "parent").integers(len(best)))]
         replaced.append((loser, parent))
     return Generation(epoch=epoch, first_child=first_child, replaced=tuple(replaced))
-
-
-def n_replaced_of(n_trials: int, quantile: float) -> int:
-    """How many of so many trials are replaced."""
-    return math.floor(quantile * n_trials + 1e-9)  # 0.29 * 100 is 28.999999999999996
 
 
 def is_founder(trial: FrozenTrial) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.lineage import PARENT, PARENT_EPOCH, REPLACES
+from hpo.lineage import LINEAGE, PARENT, PARENT_EPOCH, REPLACES, ancestors_text
 from storage import EpochRecord, ExperimentRecord
 
 if TYPE_CHECKING:
@@ -211,8 +211,11 @@ def _failure(trial: FrozenTrial) -> dict[str, str]:
 
 def _lineage(trial: FrozenTrial) -> dict[str, str]:
     """Whose checkpoint a trial of a population went on from; its run has its own epochs alone."""
+    if PARENT not in trial.user_attrs:
+        return {}
     keys = (PARENT, PARENT_EPOCH, REPLACES)
-    return {f"hpo.{key}": str(trial.user_attrs[key]) for key in keys if key in trial.user_attrs}
+    tags = {f"hpo.{key}": str(trial.user_attrs[key]) for key in keys}
+    return {**tags, f"hpo.{LINEAGE}": ancestors_text(trial)[:5000]}
 
 
 def _metrics(metrics: Mapping[str, float], step: int, at: dt.datetime) -> list[Point]:
