@@ -13,10 +13,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables import Checkpoint, CheckpointError, Checkpoints, TrialContext
+from trainables import (
+    TRAINABLES,
+    Checkpoint,
+    CheckpointError,
+    Checkpoints,
+    Segment,
+    TrialContext,
+    find_trainable,
+)
 from trainables.checkpoints import replacing
+from trainables.cnn.config import CnnConfig
 from trainables.cnn.optimization_config import OptimizationConfig
-from trainables.cnn.training import train
+from trainables.cnn.training import Training, finish, train
+from trainables.images.dataset import load_split
 
 STEPS = ["written", "synced", "renamed", "folder synced"]
 
@@ -201,3 +211,83 @@ def test_cut_after_two_of_four_epochs_the_cnn_becomes_what_it_would_have_become(
     rest, state = trained(config, resumed, 2)
     assert [*first, *rest] == whole
     assert_equal(state, whole_state)
+
+
+# --- a config that changes while the CNN trains ---
+
+CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
+    "lr": ({}, 0.001),
+    "momentum": ({"optimizer": "rmsprop", "lr_schedule": "constant", "momentum": 0.0}, 0.9),
+    "weight_decay": ({}, 0.5),
+    "dropout": ({"dropout": 0.0}, 0.5),
+    "head_dropout": ({"head": "mlp", "head_dropout": 0.0}, 0.5),
+    "label_smoothing": ({}, 0.3),
+    "clip_norm": ({}, 0.01),
+    "affine_degrees": ({}, 90.0),
+    "affine_translate": ({}, 0.3),
+    "affine_scale": ({}, 0.5),
+    "jitter_brightness": ({}, 0.9),
+    "jitter_contrast": ({}, 0.9),
+    "jitter_saturation": ({"channels": "rgb", "randaugment_num_ops": 2}, 0.9),
+    "jitter_hue": ({"channels": "rgb", "randaugment_num_ops": 2}, 0.5),
+    "horizontal_flip": ({}, 1.0),
+    "crop_padding": ({}, 3),
+    "randaugment_num_ops": ({}, 3),
+    "randaugment_magnitude": ({}, 30),
+}
+"""What each hyperparameter needs beside it to make a difference, and what it changes to."""
+
+
+def test_every_parameter_that_may_change_has_its_test_here() -> None:
+    assert set(CHANGES) == set(TRAINABLES["cnn"].changeable)
+    assert find_trainable("cnn").changeable == TRAINABLES["cnn"].changeable
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_cnn_goes_on_with_another_value_of_it(name: str, tmp_path: Path) -> None:
+    """From the same weights and moments, and from there on it makes a difference."""
+    needed, value = CHANGES[name]
+    config = {**SMALL, "lr_schedule": "cosine", **needed}
+    trial = context(tmp_path / "trial")
+    trained(config, trial, 1)
+    weights = []
+    for number, changed in enumerate((config, {**config, name: value})):
+        assert trial.checkpoints.saved is not None
+        later = context(tmp_path / str(number), resume_from=(trial.checkpoints.saved,))
+        _, state = trained(changed, later, 1)
+        weights.append(torch.cat([one.flatten() for one in state["network"].values()]))
+    assert not torch.equal(*weights)
+
+
+@pytest.mark.parametrize("lr_schedule", sorted({lr_schedule for _, lr_schedule in WORDS}))
+def test_a_changed_rate_follows_the_schedule_as_if_it_had_been_so_from_the_start(
+    lr_schedule: str, tmp_path: Path
+) -> None:
+    config = {**SMALL, "lr_schedule": lr_schedule}
+    cnn = CnnConfig.from_mapping({**config, "lr": 0.003})
+    trial = context(tmp_path / "trial")
+    _, state = trained(config, trial, 2)
+    images = load_split(cnn, trial.data_dir).train
+    from_start, gone_on = (Training(cnn, trial, images) for _ in range(2))
+    for epoch in (1, 2):
+        from_start.run_epoch(epoch)
+    gone_on.go_on(2, state)
+    assert gone_on.lr == from_start.lr
+
+
+def test_the_retraining_follows_the_lineage(tmp_path: Path) -> None:
+    """Parts of one config are what it is without parts; other parts make another model."""
+    config = {**SMALL, "optimizer": "sgd", "lr_schedule": "onecycle"}
+    parts = {
+        "whole": (),
+        "same": (Segment(config=config, until_epoch=1), Segment(config=config, until_epoch=3)),
+        "other": (Segment(config={**config, "lr": 0.1}, until_epoch=2),),
+    }
+    images = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    images[0, 0, 2:6, 3:5] = 200
+    told = {
+        name: finish(config, context(tmp_path / name, earlier=earlier)).predictor(images)
+        for name, earlier in parts.items()
+    }
+    assert torch.equal(told["whole"], told["same"])
+    assert not torch.equal(told["whole"], told["other"])

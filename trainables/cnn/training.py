@@ -235,6 +235,12 @@ class Training:
         self._lr_schedule.step()
         return loss.item()
 
+    @property
+    def lr(self) -> float:
+        """The rate of the next step."""
+        rate: float = self._optimizer.param_groups[0]["lr"]
+        return rate
+
     def set_lr(self, lr: float) -> None:
         """Take the next step at this rate; after it the schedule sets its own again."""
         for group in self._optimizer.param_groups:
