@@ -307,20 +307,23 @@ class TaskFactory:
         context = replace(
             task.context,
             keep_every=keep_every,
-            resume_from=self._checkpoints(epochs),
+            resume_from=self._checkpoints(epochs, keep_every),
             earlier=self._segments(lineage, task.context.seed),
         )
         done = replace(_reported_before(epochs[-1]), seconds=own_s)
         return replace(task, done=done, context=context)
 
-    def _checkpoints(self, epochs: Sequence[EpochRecord]) -> tuple[Checkpoint, ...]:
-        """Those that may still lie there, the newest first."""
-        kept = [
-            checkpoint_in(self.trial_folder(one.trial_number), one.epoch, one.checkpoint)
-            for one in epochs
-            if one.checkpoint is not None
-        ]
-        return tuple(reversed(kept[-N_KEPT:]))
+    def _checkpoints(
+        self, epochs: Sequence[EpochRecord], keep_every: int = 1
+    ) -> tuple[Checkpoint, ...]:
+        """Those that lie there, the newest first: the last ones, and the last of every so many."""
+        kept = {one.epoch: one for one in epochs if one.checkpoint is not None}
+        apart = [epoch for epoch in kept if epoch % keep_every == 0]
+        there = sorted({*[*kept][-N_KEPT:], *apart[-N_KEPT:]}, reverse=True)
+        return tuple(
+            checkpoint_in(self.trial_folder(one.trial_number), one.epoch, one.checkpoint or "")
+            for one in map(kept.__getitem__, there)
+        )
 
     def _segments(self, lineage: Lineage, seed: int) -> tuple[Segment, ...]:
         return tuple(

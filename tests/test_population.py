@@ -176,6 +176,23 @@ def test_killed_and_resumed_it_is_what_it_would_have_been(
     assert trained(resumed) == trained(whole)
 
 
+def test_what_others_go_on_from_stays_while_a_trial_itself_goes_on_and_is_cut_off(
+    begin: Begin,
+) -> None:
+    """Its parent's checkpoint of the last generation, that is, through all of a longer one."""
+    overrides = ("scheduler.interval_epochs=3", "scheduler.quantile=0.5")
+    long = begin("long")
+    long.search(*overrides)
+    for n_reports in (N_TRIALS * 3 + 2, 3, 3, 3):  # each of the old ones before its last epoch
+        with pytest.raises(KilledError):
+            begin().search(*overrides, n_reports=n_reports)
+    resumed = begin()
+    resumed.search(*overrides)
+    assert outline(resumed) == outline(long)
+    assert trained(resumed) == trained(long)
+    assert resumed.warnings == []
+
+
 class DiesAtItError(Exception):
     """The driver is no more, in the middle of what follows from a generation."""
 
@@ -381,6 +398,7 @@ WRONG = {
     "budget.target_value=3": "is no end for scheduler pbt",
     "trial_seed=common": "a seed of its own",
     "stages=[[speed], [offset, kind]]": "knows no stages",
+    "sampler=grid": "sampler grid tries every combination",
     "objective=[{metric: total, direction: maximize}, {metric: b, direction: minimize}]": (
         "scheduler pbt judges trials by one objective"
     ),

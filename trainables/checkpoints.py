@@ -76,6 +76,7 @@ class Checkpoints:
         self.saved: Checkpoint | None = None
         self.resumed: Checkpoint | None = None
         self.complaints: list[str] = []
+        self._has_room = True
         self._is_searched = False
         self._found: Checkpoint | None = None
         self._content: bytes | None = None
@@ -133,8 +134,11 @@ class Checkpoints:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            self.complaints.append(f"no room for the checkpoint of epoch {epoch}: {path}")
+            if self._has_room:
+                self.complaints.append(f"no room for the checkpoint of epoch {epoch}: {path}")
+            self._has_room = False
             return
+        self._has_room = True
         sha256 = hashlib.sha256(content).hexdigest()
         self.saved = Checkpoint(epoch=epoch, sha256=sha256, path=path)
         self._kept = {e: p for e, p in self._kept.items() if e < epoch} | {epoch: path}

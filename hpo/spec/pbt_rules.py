@@ -31,6 +31,13 @@ def pbt_rules(data: Mapping[str, Any]) -> Problems:
             ("trial_seed",),
             "scheduler pbt trains each trial with a seed of its own; drop `trial_seed: common`",
         )
+    sampler = data.get("sampler")
+    if "grid" in (sampler, sampler.get("name") if isinstance(sampler, Mapping) else None):
+        yield (
+            ("sampler",),
+            "sampler grid tries every combination, and scheduler pbt leaves them at once; take "
+            "another sampler, e.g. -o sampler=sobol",
+        )
     if data.get("stages"):
         yield (
             ("stages",),
