@@ -66,6 +66,26 @@ def test_an_enqueued_trial_keeps_what_was_chosen_and_draws_the_rest(tmp_path: Pa
     assert enqueued_params(study.trials[1]) is None
 
 
+def test_a_trial_that_is_added_waiting_is_handed_out_with_all_that_it_was_given(
+    tmp_path: Path,
+) -> None:
+    """Hence a trial of a population has its parent and its parent's values from the start."""
+    study = optuna.create_study(storage=RDBStorage(f"sqlite:///{tmp_path / 'hpo.db'}"))
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=TrialState.WAITING,
+            system_attrs={"fixed_params": {"x": 0.5}},
+            user_attrs={"parent": 3},
+            intermediate_values={1: 0.25},
+        )
+    )
+    trial = study.ask()
+    assert (trial.number, trial.suggest_float("x", 0, 1)) == (0, 0.5)
+    (asked,) = study.trials
+    assert (asked.user_attrs, asked.intermediate_values) == ({"parent": 3}, {1: 0.25})
+    assert asked.state == TrialState.RUNNING
+
+
 def test_report_keeps_the_first_value_of_a_step() -> None:
     """So a requeued trial that trains an epoch again is written past `Trial.report`."""
     study = optuna.create_study()

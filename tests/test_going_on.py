@@ -91,7 +91,9 @@ def test_killed_and_resumed_a_search_is_what_it_would_have_been(
     with pytest.raises(KilledError):
         begin("cut", scheduler).search(n_reports=n_reports)
     resumed = begin("cut", scheduler)
+    acknowledged = resumed.epochs
     resumed.search()
+    assert acknowledged.items() <= resumed.epochs.items()  # and none was written again
     assert outline(resumed) == outline(whole)
     assert resumed.epochs.keys() == whole.epochs.keys()
     assert trained(resumed) == trained(whole)
@@ -115,6 +117,7 @@ def test_a_damaged_checkpoint_costs_one_epoch_and_the_user_is_told_once(begin: B
     resumed.search()
     assert outline(resumed) == outline(whole)
     assert trained(resumed) - trained(whole) == Counter({"00000 3": 1})
+    assert [epoch for number, epoch in resumed.trained if number == 0] == [4]  # reported, that is
     ((number, warning),) = resumed.warnings
     assert number == 0
     assert "the checkpoint of epoch 3 is damaged" in warning

@@ -243,6 +243,30 @@ def test_who_fails_is_replaced_and_a_damaged_checkpoint_costs_epochs_alone(begin
     assert resumed.warnings
 
 
+def test_a_config_that_is_refused_is_no_member_and_a_refused_child_is_replaced(
+    begin: Begin,
+) -> None:
+    """Kind c cannot be built: of the founders none has it in the end; of the children some do."""
+    worker = begin()
+    refusing = """
+def constraints(config, trial):
+    if config["kind"] == "c":
+        raise ValueError("no c")
+    return {}
+"""
+    (worker.folder / "refusing.py").write_text(GROWING.replace("FAILS", "False") + refusing)
+    worker.text = worker.text.replace("growing:", "refusing:")
+    worker.search("scheduler.perturb=[kind]", "scheduler.resample=0")
+    trials = worker.study.trials
+    refused = [trial for trial in trials if trial.params["kind"] == "c"]
+    assert {trial.state.name for trial in refused} == {"FAIL"}
+    founders = [t for t in trials if "parent" not in t.user_attrs and t not in refused]
+    assert len(founders) == N_TRIALS
+    born_late = [t.number for t in refused if t.user_attrs.get("parent_epoch") == INTERVAL]
+    assert born_late
+    assert set(born_late) <= {trial.user_attrs.get("replaces") for trial in trials}
+
+
 def test_a_trainable_that_keeps_no_checkpoint_is_told_after_one_generation_of_one_trial(
     begin: Begin,
 ) -> None:
