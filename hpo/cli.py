@@ -90,6 +90,7 @@ def validate(
 
     hpo validate search_spaces/cnn.yaml
     """
+    from hpo.lineage import population_text
     from hpo.plan import size_of
 
     spec, _ = spec_and_places(spec_path, overrides)
@@ -106,6 +107,8 @@ def validate(
         + (f" ({n_conditional} conditional), " if n_conditional else ", ")
         + ("infinitely many configs" if distinct is None else f"{distinct:,} distinct configs")
     )
+    if told := population_text(spec):
+        typer.echo(f"scheduler pbt: {told}")
 
 
 @app.command()

@@ -145,6 +145,7 @@ def _study_source(
         workspace.plan.study_spec(key),
         workspace.tasks(key),
         record_epoch=watch.epoch_recorded,
+        recorded_epochs=watch.epochs_of,
         record_fingerprint=partial(_keep_fingerprint, workspace, progress) if is_first else None,
         observers=[watch],
     )
@@ -176,7 +177,11 @@ class StudyWatch:
     def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
         """Remember the seconds of the sampler."""
         self._sampler_s[number] = self.sampler.seconds
-        self._epochs[number] = {}
+        self._epochs.setdefault(number, {})  # one that was held back has some
+
+    def epochs_of(self, number: int) -> Sequence[EpochRecord]:
+        """Of a trial that has not ended: it was held back, and goes on behind them."""
+        return list(self._epochs.get(number, {}).values())
 
     def epoch_recorded(self, epoch: EpochRecord) -> None:
         """Remember an epoch; one that is told again replaces itself."""
@@ -187,6 +192,11 @@ class StudyWatch:
 
     def trial_held_back(self, number: int) -> None:
         """Nothing: it is kept when it has ended."""
+
+    def trial_warned(self, number: int, warning: str) -> None:
+        """Tell the user."""
+        sampler, index = self._key
+        self._progress.say(f"warning: {sampler}, seed {index}, trial {number}: {warning}")
 
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Keep it, and what ended before it; nobody needs its weights, which could fill a disk."""

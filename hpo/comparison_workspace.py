@@ -28,7 +28,7 @@ from hpo.spec import (
     spec_to_yaml,
 )
 from hpo.tasks import TaskFactory
-from hpo.workspace import now, refuse_several_objectives
+from hpo.workspace import now, refuse_population, refuse_several_objectives
 from storage import (
     ComparisonLedger,
     ComparisonRecord,
@@ -115,6 +115,12 @@ def plan_comparison(
     overrides = [*overrides, *([] if n_trials is None else [f"budget.n_trials={n_trials}"])]
     spec = _load(spec_path, overrides, places)
     refuse_several_objectives(spec, "hpo compare")
+    refuse_population(
+        spec,
+        "hpo compare",
+        "it compares samplers by what they propose knowing what came of it, and of a population "
+        "all is drawn before the first result",
+    )
     if awaits_lr_range(spec):
         raise UsageError(
             f"search_space.{LR}: its range is found by `hpo run` before a search, and a comparison "

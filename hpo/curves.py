@@ -29,6 +29,7 @@ class Curve:
         start_s: seconds before the first epoch begins.
         failure: the report that follows the last epoch, ``failure.seconds`` later; None if the
             config is complete with its last epoch.
+        keeps_checkpoints: whether a trial that is handed out again goes on where it was.
     """
 
     values: Sequence[float]
@@ -36,11 +37,12 @@ class Curve:
     origins: Sequence[Origin]
     start_s: float = 0.0
     failure: EpochReport | None = None
+    keeps_checkpoints: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """One task from start to end: as much of its curve as was run.
+    """One task from start to end: as much of its curve as was run, without what was known before.
 
     ``state`` is "complete" at the end of the curve, "stopped" by a scheduler or the time limit,
     else "failed". Times are seconds since the beginning of the search.

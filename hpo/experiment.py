@@ -27,7 +27,7 @@ from hpo.results import (
     write_model_card,
     write_report,
 )
-from hpo.search import StudySource, awaits_lr_range
+from hpo.search import awaits_lr_range, search_source
 from hpo.spec import ExperimentSpec
 from hpo.synchronization import open_projection, synchronize
 from hpo.tasks import SideBySide, TaskSource
@@ -180,7 +180,7 @@ def stages(
         workspace = yield from find_range(workspace, progress.say)
     experiment, ledger = workspace.experiment, workspace.ledger
     is_known = experiment.data_fingerprint is not None
-    yield StudySource(
+    yield search_source(
         workspace.study,
         workspace.spec,
         workspace.tasks,
@@ -246,7 +246,8 @@ def winner_of(outcome: Outcome) -> Finalist:
 
 def export(workspace: Workspace, model: PackedModel) -> None:
     """Write the model that can be deployed, and images to try it with; recorded last of all."""
-    record = export_model(model, winner_of(workspace.outcome()).number, workspace.folder)
+    winner = winner_of(workspace.outcome())
+    record = export_model(model, winner.number, workspace.folder, winner.schedule)
     save_examples(model, workspace.folder / "examples")
     workspace.ledger.put_export(workspace.experiment.id, record)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -219,6 +219,8 @@ def export_format(
     written.replace(path)
     seconds = time.perf_counter() - started
     entry = entry_of(path, format_name, winner.trial_number, comparison, seconds)
+    schedules = [one.schedule for one in manifest.values()]
+    entry = replace(entry, schedule=next(iter(schedules), ""))  # of one winner, all of them
     write_manifest(workspace.folder, {**manifest, path.name: entry}.values())
     workspace.ledger.put_export(workspace.experiment.id, record_of(path, entry))
     return entry

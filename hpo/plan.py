@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 
+from hpo.lineage import population_text
 from hpo.places import Places
 from hpo.results import params_text
 from hpo.search import (
@@ -71,6 +72,7 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
         f"search      {n_trials_of(spec)} trials, {epochs}{limit}",
         f"            sampler {sampler}, scheduler {spec.scheduler.name}",
         *([f"            {sampler}: {note}"] if note else []),
+        *([f"            pbt: {told}"] if (told := population_text(spec)) else []),
         *(f"            {line}" for line in _ends_and_limits(spec)),
         _finalists_line(spec),
         *([f"            its range of {LR} is found first"] if awaits_lr_range(spec) else []),

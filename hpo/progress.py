@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from hpo.lineage import PARENT, born_at
 from hpo.live_drawing import LiveDrawing
 from hpo.results import front_of, params_text, shown
 from hpo.search import ANSWERED_BY, is_spent_on
@@ -37,7 +38,8 @@ class _Row:
     state: str = "RUNNING"
     epoch: int = 0
     value: float | None = None
-    seconds: float = 0.0
+    seconds: dict[int, float] = field(default_factory=dict)
+    """Of each epoch, also of those before it was held back."""
 
 
 class RunProgress(LiveDrawing):
@@ -72,18 +74,23 @@ class RunProgress(LiveDrawing):
         self._bar.update(self._task, completed=n_spent, best=self._best_text())
 
     def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
-        """A new row."""
-        self._rows[number] = _Row(number, params_text(params))
+        """A new row, or an old one that goes on."""
+        seconds = self._rows[number].seconds if number in self._rows else {}
+        self._rows[number] = _Row(number, params_text(params), seconds=seconds)
 
     def epoch_reported(self, number: int, report: EpochReport) -> None:
         """The row's epoch and value."""
         row = self._rows[number]
         row.epoch, row.value = report.epoch, report.quantities[self._spec.objective.metric]
-        row.seconds += report.seconds
+        row.seconds[report.epoch] = report.seconds
 
     def trial_held_back(self, number: int) -> None:
         """The row waits."""
         self._rows[number].state = "HELD BACK"
+
+    def trial_warned(self, number: int, warning: str) -> None:
+        """A line."""
+        self.say(f"warning: trial {number}: {warning}")
 
     def trial_ended(self, trial: FrozenTrial) -> None:
         """The row's end; off a terminal, its line."""
@@ -94,8 +101,10 @@ class RunProgress(LiveDrawing):
         self._bar.update(self._task, advance=advance, best=self._best_text())
         failure = self._failure_text(trial)
         same = trial.user_attrs.get(ANSWERED_BY)
-        trained = f"after {row.epoch} epochs, {row.seconds:.1f} s"
+        trained = f"after {row.epoch} epochs, {sum(row.seconds.values()):.1f} s"
         how = trained if same is None else f"as trial {same}, not trained again"
+        if (parent := trial.user_attrs.get(PARENT)) is not None:
+            how += f", from trial {parent} at epoch {born_at(trial)}"
         if stage := stage_of(trial):
             of_stages = f"stage {stage} of {len(self._spec.stages)}"
             self._bar.update(self._task, description=f"search, {of_stages}")
@@ -150,7 +159,7 @@ class RunProgress(LiveDrawing):
                 f"[{COLOURS.get(row.state, 'default')}]{row.state.lower()}[/]",
                 str(row.epoch),
                 "" if row.value is None else f"{row.value:.4f}",
-                f"{row.seconds:.1f}",
+                f"{sum(list(row.seconds.values())):.1f}",
                 row.params,
             )
         return Group(table, self._bar)

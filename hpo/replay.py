@@ -29,10 +29,10 @@ from hpo.simulation import (
     trained_configs,
     write_files,
 )
-from hpo.spec import ExperimentSpec, GpSpec, load_spec, parse_recorded_spec, parse_spec
+from hpo.spec import ExperimentSpec, GpSpec, PbtSpec, load_spec, parse_recorded_spec, parse_spec
 from hpo.tasks import TaskFactory, TrialTask
 from hpo.workspace import find_workspace, make_folder, refuse_several_objectives, storage_errors
-from storage import create_study
+from storage import EpochRecord, create_study
 
 MIN_TRIALS = 10
 """Trials that a surrogate is fitted to, at least: on fewer its error could not even be told."""
@@ -164,8 +164,27 @@ def simulated_search(
     nowhere = Path("/nonexistent")  # no task of it is ever executed
     tasks = TaskFactory(spec=spec, import_paths=(), folder=nowhere, data_dir=nowhere)
     clock = SimulatedClock()
-    source = StudySource(study, spec, tasks, record_epoch=lambda _: None, clock=clock)
+    epochs = SimulatedLedger()
+    source = StudySource(
+        study, spec, tasks, record_epoch=epochs.put, recorded_epochs=epochs.of, clock=clock
+    )
     return simulate(iter([source]), curves, n_workers, clock)
+
+
+class SimulatedLedger:
+    """As much of the ledger as a simulated search needs: epochs of trials that may go on."""
+
+    def __init__(self) -> None:
+        self._epochs: dict[int, list[EpochRecord]] = {}
+
+    def put(self, record: EpochRecord) -> None:
+        """Remember an epoch of a trial that keeps checkpoints; another one begins again anyway."""
+        if record.checkpoint is not None:
+            self._epochs.setdefault(record.trial_number, []).append(record)
+
+    def of(self, number: int) -> list[EpochRecord]:
+        """Epochs of a trial, in order."""
+        return self._epochs.get(number, [])
 
 
 def _study_ground(name: str, places: Places) -> _Ground:
@@ -177,6 +196,11 @@ def _study_ground(name: str, places: Places) -> _Ground:
     workspace = find_workspace(name, places)
     refuse_several_objectives(workspace.spec, "hpo replay")
     spec, trials = workspace.spec, workspace.study.get_trials(deepcopy=False)
+    if isinstance(spec.scheduler, PbtSpec):
+        raise UsageError(
+            f"{name!r} was searched with scheduler pbt, and cannot be replayed: its configs "
+            "changed while they were trained, so no curve is that of one config"
+        )
     epochs, metric = workspace.ledger.epochs(workspace.experiment.id), spec.objective.metric
     trained = trained_configs(trials, epochs, metric)
     n_reported = sum(bool(config.values) for config in trained)
@@ -207,6 +231,7 @@ def _study_ground(name: str, places: Places) -> _Ground:
             max_epochs=spec.budget.max_epochs,
             start_s=start_s,
             seed=spec.seed,
+            keeps_checkpoints=any(one.checkpoint for trial in epochs.values() for one in trial),
         ),
         start_s=start_s,
         n_workers=spec.concurrency or timeline.n_workers,
@@ -306,6 +331,11 @@ def _with_strategy(
     Raises:
         UsageError: if one is unknown or does not fit the study.
     """
+    if scheduler == "pbt":
+        raise UsageError(
+            "--schedulers pbt: cannot be replayed: a config that changes while it is trained has "
+            "no curve, in a record or a table. Try it with hpo run"
+        )
     if scheduler != "none" and not ground.has_curves:
         raise UsageError(
             f"--schedulers {scheduler}: the table holds final values alone, so there is nothing to "

@@ -8,9 +8,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from hpo.lineage import Lineage
 from hpo.seeds import derive_seed
 from hpo.spec import ExperimentSpec, LimitSpec
-from trainables import LrRangeTest, PackedModel, TrialContext
+from storage import EpochRecord
+from trainables import (
+    N_KEPT,
+    Checkpoint,
+    LrRangeTest,
+    PackedModel,
+    Segment,
+    TrialContext,
+    checkpoint_in,
+    remove_checkpoints,
+)
 
 EPOCH, OBJECTIVE, NUMBER = "epoch", "objective", "trial_number"
 """Keys of a worker's result that Ray's schedulers read."""
@@ -33,6 +44,10 @@ class TrialTask:
     trained; ``time_limit_s`` ends a training at its next report. With ``runs_to_end`` no scheduler
     is asked whether it goes on. ``metric`` is the first objective, ``other_objectives`` may follow;
     of several some may be known before training.
+
+    ``known`` are the epochs that an earlier start has trained and reported. They are reported
+    again, marked, so that whoever judges the trial sees all of it; then the training goes on. Or it
+    goes on behind ``done``, the last of them, without a word.
     """
 
     number: int
@@ -48,6 +63,8 @@ class TrialTask:
     context: TrialContext
     metric: str
     other_objectives: tuple[str, ...] = ()
+    known: tuple[EpochReport, ...] = ()
+    done: EpochReport | None = None
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -58,9 +75,13 @@ class TrialTask:
     def identity(self) -> str:
         """Equal for two tasks that train one thing: same config, seed and budget of epochs.
 
+        Of a config that changed while it trained, all that it was before.
+
         What one of them came to answers the other: nothing is paid for twice.
         """
-        thing = [self.trainable, dict(self.config), self.context.max_epochs]
+        thing: list[Any] = [self.trainable, dict(self.config), self.context.max_epochs]
+        if earlier := self.context.earlier:
+            thing.append([[dict(one.config), one.until_epoch] for one in earlier])
         return json.dumps(thing, sort_keys=True)
 
 
@@ -84,6 +105,10 @@ class EpochReport:
         facts: what the trainable's ``constraints`` know of the config before any training.
         final_model: what "finish" hands back; None if the trainable offers no ``finish``.
         lr_range_test: what "find_lr" hands back.
+        checkpoint: SHA-256 of the checkpoint with which the trial goes on after this epoch; None if
+            its trainable kept none.
+        is_known: whether an earlier start of the trial trained this epoch, and reported it.
+        complaints: what has been wrong with checkpoints since the last report.
     """
 
     epoch: int
@@ -100,6 +125,9 @@ class EpochReport:
     facts: Mapping[str, float] | None = None
     final_model: PackedModel | None = None
     lr_range_test: LrRangeTest | None = None
+    checkpoint: str | None = None
+    is_known: bool = False
+    complaints: tuple[str, ...] = ()
 
     @property
     def is_infeasible(self) -> bool:
@@ -165,6 +193,7 @@ class TaskList:
         """Hand the task over."""
         report = report or worker_died(task)
         self.reported(task, report)
+        remove_checkpoints(task.context.folder)
         self._on_end(task, report, self._seconds[task.context.folder])
 
 
@@ -233,26 +262,102 @@ class TaskFactory:
             time_limit_s=spec.budget.trial_time_limit_s,
             context=replace(
                 task.context,
+                keeps_checkpoints=True,
                 wanted=tuple(dict.fromkeys((*task.context.wanted, *spec.constraints))),
             ),
         )
 
-    def rerun(self, number: int, params: Mapping[str, Any], seed_index: int) -> TrialTask:
-        """Trial ``number`` once more on a fresh seed, which all finalists share."""
+    def going_on(self, task: TrialTask, epochs: Sequence[EpochRecord]) -> TrialTask:
+        """``task`` behind those ``epochs`` of an earlier start, all that were reported, in order.
+
+        Without a checkpoint among them it begins with epoch 1 again, as of a trainable that keeps
+        none.
+        """
+        if not any(epoch.checkpoint for epoch in epochs):
+            return task
+        resume_from = self._checkpoints(epochs)
+        return replace(
+            task,
+            known=tuple(_reported_before(one) for one in epochs),
+            context=replace(task.context, resume_from=resume_from),
+        )
+
+    def member(
+        self,
+        number: int,
+        params: Mapping[str, Any],
+        lineage: Lineage,
+        epochs: Sequence[EpochRecord],
+        *,
+        keep_every: int,
+    ) -> TrialTask:
+        """Trial ``number`` of a population, behind all that it and its lineage have trained.
+
+        Args:
+            number: of the trial.
+            params: of the trial.
+            lineage: what it began with.
+            epochs: its own if it has trained any, and those of its parent up to where it began.
+            keep_every: after so many epochs others may go on from its checkpoint.
+        """
+        task = self.trial(number, params)
+        if not epochs:
+            return replace(task, context=replace(task.context, keep_every=keep_every))
+        own_s = sum(one.seconds for one in epochs if one.trial_number == number)
+        context = replace(
+            task.context,
+            keep_every=keep_every,
+            resume_from=self._checkpoints(epochs, keep_every),
+            earlier=self._segments(lineage, task.context.seed),
+        )
+        done = replace(_reported_before(epochs[-1]), seconds=own_s)
+        return replace(task, done=done, context=context)
+
+    def _checkpoints(
+        self, epochs: Sequence[EpochRecord], keep_every: int = 1
+    ) -> tuple[Checkpoint, ...]:
+        """Those that lie there, the newest first: the last ones, and the last of every so many."""
+        kept = {one.epoch: one for one in epochs if one.checkpoint is not None}
+        apart = [epoch for epoch in kept if epoch % keep_every == 0]
+        there = sorted({*[*kept][-N_KEPT:], *apart[-N_KEPT:]}, reverse=True)
+        return tuple(
+            checkpoint_in(self.trial_folder(one.trial_number), one.epoch, one.checkpoint or "")
+            for one in map(kept.__getitem__, there)
+        )
+
+    def _segments(self, lineage: Lineage, seed: int) -> tuple[Segment, ...]:
+        return tuple(
+            Segment(
+                config={**self.spec.fixed, **past.params, "seed": seed},
+                until_epoch=past.until_epoch,
+            )
+            for past in lineage
+        )
+
+    def rerun(
+        self, number: int, params: Mapping[str, Any], seed_index: int, lineage: Lineage = ()
+    ) -> TrialTask:
+        """Trial ``number`` once more on a fresh seed, which all finalists share.
+
+        Like confirmations and the retraining it keeps no checkpoint: cut off, it begins again.
+        """
         seed = derive_seed(self.spec.seed, seed_index, "rerun")
         folder = self.folder / "reruns" / f"{number:05d}-{seed_index}"
-        return replace(self._task(number, params, seed, folder), seed_index=seed_index)
+        return replace(self._task(number, params, seed, folder, lineage), seed_index=seed_index)
 
-    def confirmation(self, number: int, params: Mapping[str, Any], seed_index: int) -> TrialTask:
+    def confirmation(
+        self, number: int, params: Mapping[str, Any], seed_index: int, lineage: Lineage = ()
+    ) -> TrialTask:
         """The winner once more, on a seed that had no part in choosing it."""
         seed = derive_seed(self.spec.seed, seed_index, "confirmation")
         folder = self.folder / "confirmations" / f"{number:05d}-{seed_index}"
-        return replace(self._task(number, params, seed, folder), seed_index=seed_index)
+        return replace(self._task(number, params, seed, folder, lineage), seed_index=seed_index)
 
-    def retrain(self, number: int, params: Mapping[str, Any]) -> TrialTask:
+    def retrain(self, number: int, params: Mapping[str, Any], lineage: Lineage = ()) -> TrialTask:
         """The winner, to be trained on everything but the test set."""
         seed = derive_seed(self.spec.seed, number, "retrain")
-        return replace(self._task(number, params, seed, self.folder / "retrain"), purpose="finish")
+        task = self._task(number, params, seed, self.folder / "retrain", lineage)
+        return replace(task, purpose="finish")
 
     def find_lr(self, config: Mapping[str, Any], folder: Path) -> TrialTask:
         """A range test, before there is a trial; what it prints or raises lies in ``folder``."""
@@ -263,7 +368,15 @@ class TaskFactory:
         """What trial ``number`` leaves behind stands here."""
         return self.folder / "trials" / f"{number:05d}"
 
-    def _task(self, number: int, params: Mapping[str, Any], seed: int, folder: Path) -> TrialTask:
+    def _task(
+        self,
+        number: int,
+        params: Mapping[str, Any],
+        seed: int,
+        folder: Path,
+        lineage: Lineage = (),
+    ) -> TrialTask:
+        """``lineage`` is trained first, each part of it with its own config."""
         spec = self.spec
         others = tuple(objective.metric for objective in spec.objectives[1:])
         return TrialTask(
@@ -281,5 +394,17 @@ class TaskFactory:
                 max_epochs=spec.budget.max_epochs,
                 data_dir=self.data_dir,
                 wanted=(spec.objective.metric, *others) if others else (),
+                keeps_checkpoints=bool(lineage),  # each part goes on from the one before it
+                earlier=self._segments(lineage, seed),
             ),
         )
+
+
+def _reported_before(epoch: EpochRecord) -> EpochReport:
+    return EpochReport(
+        epoch=epoch.epoch,
+        metrics=epoch.metrics,
+        seconds=epoch.seconds,
+        checkpoint=epoch.checkpoint,
+        is_known=True,
+    )

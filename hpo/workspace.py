@@ -34,7 +34,13 @@ from hpo.search import (
     recorded_opening,
     warm_params,
 )
-from hpo.spec import ExperimentSpec, differences, parse_recorded_spec, spec_to_yaml
+from hpo.spec import (
+    ExperimentSpec,
+    PbtSpec,
+    differences,
+    parse_recorded_spec,
+    spec_to_yaml,
+)
 from hpo.tasks import TaskFactory
 from storage import (
     DatabaseError,
@@ -266,6 +272,19 @@ def refuse_several_objectives(spec: ExperimentSpec, command: str) -> None:
         )
 
 
+def refuse_population(spec: ExperimentSpec, command: str, why: str) -> None:
+    """Of what takes a trial for its params.
+
+    Raises:
+        UsageError: if the scheduler of ``spec`` is ``pbt``.
+    """
+    if isinstance(spec.scheduler, PbtSpec):
+        raise UsageError(
+            f"{command} does not go with scheduler pbt of {spec.name!r}: {why}. Take another "
+            "scheduler, e.g. -o scheduler=asha"
+        )
+
+
 def experiment_names(places: Places) -> list[str]:
     """All recorded experiments; a database that is not there has none, and is not made.
 
@@ -325,6 +344,8 @@ def unlawful_changes(
     """
     before = parse_recorded_spec(recorded.spec)
     lawful: tuple[str, ...] = LAWFUL_CHANGES
+    if isinstance(before.scheduler, PbtSpec):  # which has one population from start to end
+        lawful = tuple(key for key in lawful if key != "budget.n_trials")
     if found is not None:
         before, spec = _narrowed(before, found), _narrowed(spec, found)
     elif awaits_lr_range(before):

@@ -116,10 +116,7 @@ class ComparisonLedger(NamedRecords[ComparisonRecord]):
     ) -> None:
         """Record a trial's epochs and how long its sampler took; one run again replaces its own."""
         key = {**_key(comparison_id, study), "trial_number": trial_number}
-        rows = [
-            {**key, **vars(record), "metrics": json.dumps(dict(record.metrics))}
-            for record in records
-        ]
+        rows = [{**key, **record.row()} for record in records]
         self._write(
             _delete(proposals, key),
             proposals.insert().values(**key, seconds=sampler_s),

@@ -47,6 +47,16 @@ epochs = sa.Table(
     sa.Column("reported_at", sa.DateTime, nullable=False),
 )
 
+# Beside them, not in them: their tables are older than checkpoints.
+checkpoints = sa.Table(
+    "hpo_checkpoints",
+    metadata,
+    sa.Column("experiment_id", sa.ForeignKey("hpo_experiments.id"), primary_key=True),
+    sa.Column("trial_number", sa.Integer, primary_key=True),
+    sa.Column("epoch", sa.Integer, primary_key=True),
+    sa.Column("sha256", sa.String(64), nullable=False),
+)
+
 
 def _table_of_reruns(name: str) -> sa.Table:
     return sa.Table(
@@ -125,13 +135,22 @@ class LrRangeRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """All metrics of one epoch of one trial, and how long the epoch took."""
+    """All metrics of one epoch of one trial, and how long the epoch took.
+
+    ``checkpoint`` is the SHA-256 of the file from which the trial goes on after this epoch; None if
+    its trainable kept none.
+    """
 
     trial_number: int
     epoch: int
     metrics: Mapping[str, float]
     seconds: float
     reported_at: dt.datetime
+    checkpoint: str | None = None
+
+    def row(self) -> dict[str, Any]:
+        """Its columns, of which ``checkpoint`` is none."""
+        return _without(vars(self), "checkpoint") | {"metrics": json.dumps(dict(self.metrics))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +217,7 @@ class Ledger(NamedRecords[ExperimentRecord]):
             sqlalchemy.exc.IntegrityError: if there is one, where the database looks after it.
         """
         self._write(
+            checkpoints.delete().where(checkpoints.c.experiment_id == experiment_id),
             epochs.delete().where(epochs.c.experiment_id == experiment_id),
             experiments.delete().where(experiments.c.id == experiment_id),
         )
@@ -212,22 +232,38 @@ class Ledger(NamedRecords[ExperimentRecord]):
         return LrRangeRecord(**_without(rows[0], "experiment_id")) if rows else None
 
     def put_epoch(self, experiment_id: str, record: EpochRecord) -> None:
-        """Record an epoch; a trial that is run again replaces its epochs."""
-        key = (
-            (epochs.c.experiment_id == experiment_id)
-            & (epochs.c.trial_number == record.trial_number)
-            & (epochs.c.epoch == record.epoch)
-        )
-        row = vars(record) | {"metrics": json.dumps(dict(record.metrics))}
-        self._write(
-            epochs.delete().where(key), epochs.insert().values(experiment_id=experiment_id, **row)
-        )
+        """Record an epoch with its checkpoint; a trial that is run again replaces its epochs."""
+        place = {
+            "experiment_id": experiment_id,
+            "trial_number": record.trial_number,
+            "epoch": record.epoch,
+        }
+        statements: list[sa.Executable] = [
+            table.delete().where(*(table.c[name] == value for name, value in place.items()))
+            for table in (checkpoints, epochs)
+        ]
+        statements.append(epochs.insert().values(experiment_id=experiment_id, **record.row()))
+        if record.checkpoint is not None:
+            statements.append(checkpoints.insert().values(**place, sha256=record.checkpoint))
+        self._write(*statements)
 
     def epochs(
         self, experiment_id: str, trial_number: int | None = None
     ) -> dict[int, list[EpochRecord]]:
         """Epochs in order, by trial number: of all trials, or of one."""
-        query = sa.select(epochs).where(epochs.c.experiment_id == experiment_id)
+        query = (
+            sa.select(epochs, checkpoints.c.sha256.label("checkpoint"))
+            .outerjoin(
+                checkpoints,
+                sa.and_(
+                    *(
+                        epochs.c[name] == checkpoints.c[name]
+                        for name in ("experiment_id", "trial_number", "epoch")
+                    )
+                ),
+            )
+            .where(epochs.c.experiment_id == experiment_id)
+        )
         if trial_number is not None:
             query = query.where(epochs.c.trial_number == trial_number)
         rows = self._select(query.order_by(epochs.c.trial_number, epochs.c.epoch))

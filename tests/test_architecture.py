@@ -17,6 +17,7 @@ FLOORS = {
     "hpo": 1,
     "hpo.errors": 1,
     "hpo.seeds": 1,
+    "hpo.lineage": 1,
     "hpo.spec": 1,
     "hpo.surrogate": 1,
     "hpo.tasks": 1,

@@ -6,6 +6,7 @@ import importlib
 import io
 import logging
 import math
+import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -63,6 +64,26 @@ def test_an_enqueued_trial_keeps_what_was_chosen_and_draws_the_rest(tmp_path: Pa
     assert enqueued_params(study.trials[0]) == {"x": 0.25, "not asked for": 1}
     study.ask()
     assert enqueued_params(study.trials[1]) is None
+
+
+def test_a_trial_that_is_added_waiting_is_handed_out_with_all_that_it_was_given(
+    tmp_path: Path,
+) -> None:
+    """Hence a trial of a population has its parent and its parent's values from the start."""
+    study = optuna.create_study(storage=RDBStorage(f"sqlite:///{tmp_path / 'hpo.db'}"))
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=TrialState.WAITING,
+            system_attrs={"fixed_params": {"x": 0.5}},
+            user_attrs={"parent": 3},
+            intermediate_values={1: 0.25},
+        )
+    )
+    trial = study.ask()
+    assert (trial.number, trial.suggest_float("x", 0, 1)) == (0, 0.5)
+    (asked,) = study.trials
+    assert (asked.user_attrs, asked.intermediate_values) == ({"parent": 3}, {1: 0.25})
+    assert asked.state == TrialState.RUNNING
 
 
 def test_report_keeps_the_first_value_of_a_step() -> None:
@@ -251,3 +272,52 @@ def test_a_forked_generator_leaves_the_global_one_alone() -> None:
         torch.manual_seed(0)
         torch.rand(3)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class RunsCode:
+    """A pickle of it calls a function when it is read."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (print, ("run",))
+
+
+def test_torch_reads_no_pickle_that_runs_code_with_weights_only(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Hence checkpoints are read with it."""
+    buffer = io.BytesIO()
+    torch.save({"a": RunsCode()}, buffer)
+    buffer.seek(0)
+    with pytest.raises(pickle.UnpicklingError, match="print"):
+        torch.load(buffer, weights_only=True)
+    assert capsys.readouterr().out == ""
+
+
+def test_torch_saves_a_tensor_with_its_memory_format_and_equal_ones_as_equal_bytes() -> None:
+    """Hence training goes on in the format it had, and a repeated epoch has its old checksum."""
+    files = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        buffer = io.BytesIO()
+        image = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
+        torch.save({"image": image}, buffer)
+        files.append(buffer.getvalue())
+    loaded = torch.load(io.BytesIO(files[0]), weights_only=True)["image"]
+    assert loaded.is_contiguous(memory_format=torch.channels_last)
+    assert files[0] == files[1]
+
+
+def test_an_lr_schedule_can_be_moved_without_a_step_of_its_optimizer() -> None:
+    """It warns, and is where it would have been: a resumed training takes the steps again."""
+    rates = []
+    for takes_steps in (True, False):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=9)
+        with warnings.catch_warnings(record=True) as caught:
+            for _ in range(5):
+                if takes_steps:
+                    optimizer.step()
+                schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        assert bool(caught) == (not takes_steps)
+    assert rates[0] == rates[1]

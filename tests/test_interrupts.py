@@ -22,6 +22,26 @@ def train(config, trial):
         yield {"score": config["x"] * epoch}
 '''
 
+KEEPING = '''
+import os
+
+def train(config, trial):
+    """Halts at a `Gate` in the middle of trial 1, and at another one in that of trial 2."""
+    kept = trial.checkpoints.load() or (0, {"score": 0.0})
+    epoch, score = kept[0], kept[1]["score"]
+    while epoch < 4:
+        epoch += 1
+        with open("FOLDER/trained.txt", "a") as file:
+            print(os.getpid(), "/".join(trial.folder.parts[-3:]), epoch, file=file)
+        if (trial.folder.name, epoch) == ("00001", 2):
+            HALT1
+        if (trial.folder.name, epoch) == ("00002", 3):
+            HALT2
+        score += config["x"] * epoch
+        trial.checkpoints.save(epoch, {"score": score})
+        yield {"score": score}
+'''
+
 SLOW = """
 name: slow
 trainable: my_module:train
@@ -52,6 +72,13 @@ def states(shell: Shell, name: str) -> Counter[str]:
     return Counter(trial.state.name for trial in trials_of(shell, name))
 
 
+def record(shell: Shell, name: str) -> list[tuple[object, ...]]:
+    return [
+        (trial.number, trial.params, trial.state, trial.value, trial.intermediate_values)
+        for trial in trials_of(shell, name)
+    ]
+
+
 @pytest.fixture
 def gate(user: Shell) -> Iterator[Gate]:
     """Closed at first; removed afterwards."""
@@ -80,14 +107,46 @@ def test_an_interrupted_search_is_resumed_to_the_trials_of_an_undisturbed_one(
     whole = user.hpo("run", "slow.yaml", "-oname=whole")
     assert resumed.returncode == whole.returncode == 0, resumed.stderr + whole.stderr
 
-    def record(name: str) -> list[tuple[object, ...]]:
-        return [
-            (trial.number, trial.params, trial.state, trial.value, trial.intermediate_values)
-            for trial in trials_of(user, name)
-        ]
+    assert record(user, "cut") == record(user, "whole")
+    assert len(record(user, "cut")) == 5
 
-    assert record("cut") == record("whole")
-    assert len(record("cut")) == 5
+
+def test_killed_worker_or_driver_a_trial_goes_on_from_its_checkpoint(user: Shell) -> None:
+    """SIGKILL both: the same trials, values and epochs as undisturbed; two are trained twice."""
+    gates, halts = [], {"FOLDER": str(user.folder)}
+    for word in ("HALT1", "HALT2"):
+        (folder := user.folder / word).mkdir()
+        gates.append(Gate(folder))
+        halts[word] = halt(folder)
+    module = KEEPING
+    for word, text in halts.items():
+        module = module.replace(word, text)
+    user.write("keeping.py", module)
+    arguments = ("run", "slow.yaml", "-otrainable=keeping:train", "-oscheduler=none")
+    process = user.start(*arguments, "-oname=killed")
+    gates[0].wait_for(process)
+    worker = int((user.folder / "trained.txt").read_text().split()[-3])
+    gates[0].open()
+    os.kill(worker, signal.SIGKILL)
+    gates[1].wait_for(process)
+    process.kill()
+    _, stderr = process.communicate(timeout=30)
+    assert "warning: trial 1: its worker died; it goes on from its last checkpoint" in stderr
+    gates[1].open()
+
+    resumed = user.hpo(*arguments, "-oname=killed", "--resume")
+    whole = user.hpo(*arguments, "-oname=unkilled")
+    assert resumed.returncode == whole.returncode == 0, resumed.stderr + whole.stderr
+    assert record(user, "killed") == record(user, "unkilled")
+    lines = (user.folder / "trained.txt").read_text().splitlines()
+    epochs = Counter(tuple(line.split()[1:]) for line in lines if "/trials/" in line)
+    assert {key: n for key, n in epochs.items() if n != 1} == {
+        ("killed/trials/00001", "2"): 2,
+        ("killed/trials/00002", "3"): 2,
+    }
+    assert list(user.folder.glob("runs/*/*/*/checkpoints")) == []
+    for gate in gates:
+        gate.remove()
 
 
 def test_a_second_driver_of_one_experiment_is_refused(user: Shell, gate: Gate) -> None:

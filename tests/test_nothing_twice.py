@@ -110,7 +110,7 @@ def test_all_train_their_first_epoch_and_the_best_k_to_the_end(begin: Begin) -> 
 
 @pytest.mark.parametrize("n_reports", [4, 6, 7, 9, 10])
 def test_a_kill_in_either_phase_loses_and_repeats_nothing(n_reports: int, begin: Begin) -> None:
-    """But the epochs of the trial that ran: there are no checkpoints. Same result, same number."""
+    """But the epochs of the trial that ran: it keeps no checkpoint. Same result, same number."""
     whole = begin(TOP_K.replace("name: top", "name: whole"))
     whole.search()
     killed = begin(TOP_K)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import optuna
 import pytest
@@ -24,20 +24,21 @@ from hpo.tasks import EPOCH, NUMBER, OBJECTIVE
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 MAX_EPOCHS = 4
-KEYS = {
+KEYS: dict[str, dict[str, Any]] = {
     "asha": {"reduction_factor": 2},
     "hyperband": {"reduction_factor": 2},
     "median": {"min_trials": 2},
     "none": {},
     "one_epoch_top_k": {},
+    "pbt": {"perturb": ["x1"]},
 }
 """What the tests set unless they say otherwise; ASHA's rungs are then at epochs 1, 2 and 4."""
 
 every_scheduler = pytest.mark.parametrize("name", sorted(map(name_of, SCHEDULERS)))
 every_judging_scheduler = pytest.mark.parametrize(
-    "name", sorted(set(map(name_of, SCHEDULERS)) - {"one_epoch_top_k"})
+    "name", sorted(set(map(name_of, SCHEDULERS)) - {"one_epoch_top_k", "pbt"})
 )
-"""All that judge a trial while it runs: one_epoch_top_k stops all, and chooses among them later."""
+"""All that judge a trial while it runs: the others stop all, and choose among them later."""
 both_directions = pytest.mark.parametrize("direction", ["minimize", "maximize"])
 
 
@@ -100,6 +101,7 @@ def spec_with(name: str, direction: str = "minimize", **keys: int) -> Experiment
             f"budget={json.dumps(budget)}",
             f"objective.direction={direction}",
         ],
+        import_paths=None,  # pbt wants a trainable that Branin's function is not
     )
 
 
@@ -233,6 +235,13 @@ def test_a_trial_that_went_on_is_told_whole_even_if_it_would_be_stopped_now(name
 
 def test_one_epoch_top_k_stops_every_trial_after_its_first_epochs() -> None:
     scheduler = build_scheduler(spec_with("one_epoch_top_k", epochs=2))
+    for goodness in (5, 9, 0):
+        decisions, _ = run(scheduler, str(goodness), flat("minimize", goodness))
+        assert decisions == [CONTINUE, STOP]
+
+
+def test_pbt_stops_every_trial_after_each_generation() -> None:
+    scheduler = build_scheduler(spec_with("pbt", interval_epochs=2))
     for goodness in (5, 9, 0):
         decisions, _ = run(scheduler, str(goodness), flat("minimize", goodness))
         assert decisions == [CONTINUE, STOP]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from optuna.trial import TrialState
 from hpo.curves import Course, Curve, Timeline
 from hpo.errors import UsageError
 from hpo.execution import SimulatedClock, simulate
+from hpo.replay import simulated_search
 from hpo.search import StudySource
 from hpo.simulation import (
     Replayed,
@@ -153,6 +155,22 @@ def test_a_time_limit_counts_simulated_seconds(branin: Branin) -> None:
     assert [course.state for course in timeline.courses] == ["complete", "complete", "stopped"]
     assert timeline.makespan_s == 100.0  # the report after the limit ends it
     assert study.trials[2].state == TrialState.WAITING
+
+
+@pytest.mark.parametrize(("keeps_checkpoints", "n_epochs"), [(True, 6 + 2 * 3), (False, 6 + 2 * 4)])
+def test_a_trial_goes_on_where_it_was_if_its_trainable_keeps_checkpoints(
+    keeps_checkpoints: bool, n_epochs: int, branin: Branin
+) -> None:
+    """Of six trials of an epoch the best two come to four epochs, at ten seconds each."""
+    spec = branin("scheduler={name: one_epoch_top_k, k: 2}")
+
+    def curves(task: TrialTask) -> Curve:
+        return replace(branin_curve(task), keeps_checkpoints=keeps_checkpoints)
+
+    timeline = simulated_search(spec, curves, n_workers=1)
+    assert timeline.n_epochs == n_epochs
+    assert timeline.makespan_s == 10.0 * n_epochs
+    assert sum(course.state == "complete" for course in timeline.courses) == 2
 
 
 def test_a_failure_is_told_with_its_reason_and_after_its_time(branin: Branin) -> None:

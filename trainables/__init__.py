@@ -4,8 +4,16 @@
 imports torch, so a spec can be checked without it.
 """
 
+from trainables.checkpoints import (
+    N_KEPT,
+    Checkpoint,
+    CheckpointError,
+    Checkpoints,
+    checkpoint_in,
+    remove_checkpoints,
+)
 from trainables.cnn.description import Inspection
-from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
+from trainables.contract import BEST_WEIGHTS, FinalModel, Segment, TrialContext
 from trainables.images.errors import DataError
 from trainables.lr_range_test import LR, LrRange, LrRangeTest, range_test
 from trainables.packing import DESCRIPTION, PackedModel, pack
@@ -22,19 +30,26 @@ __all__ = [
     "BEST_WEIGHTS",
     "DESCRIPTION",
     "LR",
+    "N_KEPT",
     "TRAINABLES",
+    "Checkpoint",
+    "CheckpointError",
+    "Checkpoints",
     "DataError",
     "FinalModel",
     "Inspection",
     "LrRange",
     "LrRangeTest",
     "PackedModel",
+    "Segment",
     "Trainable",
     "TrainableError",
     "TrainableInfo",
     "TrialContext",
+    "checkpoint_in",
     "find_inspect",
     "find_trainable",
     "pack",
     "range_test",
+    "remove_checkpoints",
 ]

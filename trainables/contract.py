@@ -22,7 +22,13 @@ same module, may stand
   call of ``constraints`` before;
 - ``constraints(config, trial) -> Mapping[str, float]``: what is known before any training, e.g. the
   number of parameters; a ValueError says that the config cannot be built, or asks of its data
-  what they cannot give, and costs nothing. A spec may limit these quantities, and any metric.
+  what they cannot give, and costs nothing. A spec may limit these quantities, and any metric;
+- ``changeable_while_training: tuple[str, ...]``: hyperparameters that may differ between a
+  checkpoint and the training that goes on from it, which population-based training asks for. Its
+  ``finish`` then has to follow ``trial.earlier``.
+
+A trainable that keeps checkpoints, see `trainables.checkpoints`, goes on after an interruption
+instead of beginning again.
 
 Whoever finds that a training has diverged raises a `FloatingPointError`: samplers are told so.
 
@@ -34,14 +40,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from trainables.checkpoints import CHECKPOINTS, Checkpoint, Checkpoints
 
 if TYPE_CHECKING:
     import torch
 
 BEST_WEIGHTS = "best_valid.pt"
 """Weights of the best validation epoch, in ``TrialContext.folder``; kept for finalists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Epochs of a training whose config changed: up to and with ``until_epoch`` it was this one."""
+
+    config: Mapping[str, Any]
+    until_epoch: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +75,13 @@ class TrialContext:
         data_dir: where data sets lie or may be downloaded to.
         wanted: names of quantities that somebody wants to know of the config; what takes time to
             measure is measured only if it stands here.
+        keeps_checkpoints: whether anybody may go on with this training: without it `checkpoints`
+            saves nothing.
+        keep_every: the last two checkpoints of every so many epochs stay as well as the last two.
+        resume_from: checkpoints from which it goes on, the newest first; empty for a training that
+            begins with epoch 1.
+        earlier: how the config has changed, oldest first; for ``finish``, which has to train each
+            segment with its config. ``train`` is called once per segment and need not look.
     """
 
     seed: int
@@ -67,6 +91,20 @@ class TrialContext:
     max_epochs: int | None = None
     data_dir: Path = Path("data")
     wanted: tuple[str, ...] = ()
+    keeps_checkpoints: bool = False
+    keep_every: int = 1
+    resume_from: tuple[Checkpoint, ...] = ()
+    earlier: tuple[Segment, ...] = ()
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """Where to keep the state of each epoch, and to find it again."""
+        return Checkpoints(
+            self.folder / CHECKPOINTS,
+            resume_from=self.resume_from,
+            is_wanted=self.keeps_checkpoints,
+            keep_every=self.keep_every,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables import analytic
-from trainables.cnn.config import CnnConfig
+from trainables.cnn.config import CHANGEABLE, CnnConfig
 from trainables.cnn.description import Inspection
 from trainables.contract import FinalModel, TrialContext
 from trainables.hyperparameters import value_problem
@@ -37,6 +37,7 @@ class TrainableInfo:
             empty if there is no network.
         value_problem: says what is wrong with the value of a hyperparameter; "" if nothing is.
         finds_lr: whether its module offers ``find_lr``.
+        changeable: the hyperparameters that may change while it trains.
     """
 
     target: str
@@ -46,6 +47,7 @@ class TrainableInfo:
     inspect: str = ""
     value_problem: Callable[[str, Any], str] = lambda _key, _value: ""
     finds_lr: bool = False
+    changeable: tuple[str, ...] = ()
 
 
 TRAINABLES: dict[str, TrainableInfo] = {
@@ -62,6 +64,7 @@ TRAINABLES: dict[str, TrainableInfo] = {
         inspect="trainables.cnn.description:inspect",
         value_problem=partial(value_problem, CnnConfig),
         finds_lr=True,
+        changeable=CHANGEABLE,
     ),
 }
 
@@ -74,6 +77,8 @@ class TrainableError(Exception):
 class Trainable:
     """A trainable's functions; all but ``train`` are None where its module has none.
 
+    ``changeable`` names the hyperparameters that may change while it trains.
+
     ``train`` takes (config, trial) or config alone, and yields, or returns once.
     """
 
@@ -84,6 +89,7 @@ class Trainable:
     rebuild: Callable[[dict[str, Any]], torch.nn.Module] | None = None
     warnings: Callable[[dict[str, Any], TrialContext], Sequence[str]] | None = None
     find_lr: Callable[[dict[str, Any], TrialContext], LrRangeTest] | None = None
+    changeable: tuple[str, ...] = ()
 
     def reports(self, config: dict[str, Any], trial: TrialContext) -> Iterator[Any]:
         """Whatever ``train`` yields; what a plain function returns is its one report."""
@@ -127,6 +133,7 @@ def find_trainable(name: str, import_paths: Sequence[Path] = ()) -> Trainable:
         rebuild=getattr(module, "rebuild", None),
         warnings=getattr(module, "warnings", None),
         find_lr=getattr(module, "find_lr", None),
+        changeable=tuple(getattr(module, "changeable_while_training", ())),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import sys
 import sysconfig
 import time
 import traceback
@@ -13,7 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, FailCause, TrialTask
-from trainables import DataError, LrRangeTest, Trainable, find_trainable, pack
+from trainables import Checkpoint, DataError, LrRangeTest, Segment, Trainable, find_trainable, pack
+
+NO_END = sys.maxsize
+"""The epoch up to which the last part of a training goes: its own end, or the budget's."""
 
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<frozen ")
 """Where code lies that no user wrote."""
@@ -39,14 +43,20 @@ class TrialDrive:
     """One trial in this process. Never raises for what the trainable does."""
 
     def __init__(self, task: TrialTask) -> None:
-        self._task = task
+        self._task, self._context = task, task.context
+        self._trainable: Trainable | None = None
         self._reports: Iterator[Any] | None = None
-        self._last = EpochReport(epoch=0, metrics={}, seconds=0.0)
+        self._segments = [*task.context.earlier, Segment(config=task.config, until_epoch=NO_END)]
+        self._epoch = 0
+        """Of the trainable; it may be behind the last one that is known of the trial."""
+        self._is_first_of_segment = False
+        self._known = list(task.known)
+        self._last = task.done or EpochReport(epoch=0, metrics={}, seconds=0.0)
         self._fingerprint: str | None = None
         self._warnings: tuple[str, ...] = ()
         self._facts: Mapping[str, float] | None = None
-        self._seconds = 0.0
-        """Of all epochs so far."""
+        self._seconds = 0.0 if task.done is None else task.done.seconds
+        """Of all epochs so far, those of an earlier start included."""
 
     def next_report(self) -> EpochReport:
         """Train one epoch more and report it."""
@@ -55,10 +65,14 @@ class TrialDrive:
             return self._only_report()
         try:
             with self._output_to_file():
-                if self._reports is None:
-                    self._reports = self._start()
+                if self._trainable is None:
+                    self._trainable = self._start()
+                    self._last = replace(self._last, facts=self._facts)
                     start = time.perf_counter()  # importing the trainable is no training
-                metrics = read_metrics(next(self._reports), self._task.objectives, self._facts)
+                if self._known:
+                    return self._reported_again(self._known.pop(0))
+                reported = self._next_new(self._trainable)
+                metrics = read_metrics(reported, self._task.objectives, self._facts)
         except StopIteration:
             return self._ended_by_itself()
         except (Exception, SystemExit) as error:  # noqa: BLE001  it is the trial's end, with reason
@@ -68,18 +82,107 @@ class TrialDrive:
         limit_s = self._task.time_limit_s
         if limit_s is not None and self._seconds > limit_s:
             return self._timed_out(limit_s, seconds)
+        saved = self._context.checkpoints.saved
         self._last = EpochReport(
-            epoch=self._last.epoch + 1,
+            epoch=self._epoch,
             metrics=metrics,
             seconds=seconds,
             fingerprint=self._fingerprint,
             warnings=self._warnings,
             facts=self._facts,
+            checkpoint=saved.sha256 if saved is not None and saved.epoch == self._epoch else None,
+            complaints=self._new_complaints(),
         )
+        return self._last_or_complete()
+
+    def _last_or_complete(self) -> EpochReport:
         if self._last.epoch == self._task.context.max_epochs:
             self.close()
             return self._complete()
         return self._last
+
+    def _reported_again(self, known: EpochReport) -> EpochReport:
+        """An epoch of an earlier start, for whoever judges this trial."""
+        self._seconds += known.seconds
+        self._last = replace(
+            known,
+            fingerprint=self._fingerprint,
+            warnings=self._warnings,
+            facts=self._facts,
+        )
+        return self._last_or_complete()
+
+    def _next_new(self, trainable: Trainable) -> Any:
+        """The next report of an epoch that is not known yet.
+
+        Where the newest checkpoint is damaged, the training goes on from an earlier one: epochs
+        that are known already are trained once more, without a word.
+        """
+        while True:
+            if self._reports is None:
+                found = self._context.checkpoints.find()
+                self._reports = self._segment_after(0 if found is None else found.epoch, trainable)
+            elif self._epoch == self._segments[0].until_epoch:
+                self._reports = self._segment_after_checkpoint(trainable)
+            before = self._context.checkpoints.saved
+            reported = next(self._reports)
+            self._check_epoch(before)
+            self._epoch += 1
+            if self._epoch > self._last.epoch:
+                return reported
+
+    def _segment_after(self, epoch: int, trainable: Trainable) -> Iterator[Any]:
+        """The part of the training that follows ``epoch``, with the config of that part."""
+        self._epoch, self._is_first_of_segment = epoch, True
+        while self._segments[0].until_epoch <= epoch:
+            self._segments.pop(0)
+        return trainable.reports(dict(self._segments[0].config), self._context)
+
+    def _segment_after_checkpoint(self, trainable: Trainable) -> Iterator[Any]:
+        """The next part of a training whose config changes.
+
+        Raises:
+            ReportError: if the part before it has left no checkpoint.
+        """
+        self.close()
+        saved, complaints = self._context.checkpoints.saved, self._new_complaints()
+        if saved is None or saved.epoch != self._epoch:
+            raise ReportError(
+                f"trainable {self._task.trainable!r} kept no checkpoint of epoch {self._epoch}, "
+                "after which its config changes"
+            )
+        self._context = replace(self._context, resume_from=(saved,))
+        self._context.checkpoints.complaints += complaints
+        return self._segment_after(self._epoch, trainable)
+
+    def _check_epoch(self, before: Checkpoint | None) -> None:
+        """Whether the trainable stands where it should; ``before`` is what it had saved before.
+
+        Raises:
+            ReportError: if it has called this epoch something else, or did not go on from a
+                checkpoint where it has to.
+        """
+        checkpoints, is_first = self._context.checkpoints, self._is_first_of_segment
+        self._is_first_of_segment = False
+        if is_first and checkpoints.resumed is None and checkpoints.find() is not None:
+            if self._context.earlier:
+                raise ReportError(
+                    f"trainable {self._task.trainable!r} did not go on from its checkpoint: call "
+                    "trial.checkpoints.load() before the first epoch"
+                )
+            self._epoch = 0
+        saved, epoch = checkpoints.saved, self._epoch + 1
+        if saved is not None and saved is not before and saved.epoch != epoch:
+            raise ReportError(
+                f"the trainable saved a checkpoint of epoch {saved.epoch} and then yielded epoch "
+                f"{epoch}; epochs count from 1, and each is saved just before it is yielded"
+            )
+
+    def _new_complaints(self) -> tuple[str, ...]:
+        complaints = self._context.checkpoints.complaints
+        new = tuple(complaints)
+        complaints.clear()
+        return new
 
     def close(self) -> None:
         """End the trainable, which may be in the middle; its ``finally`` blocks run."""
@@ -89,14 +192,15 @@ class TrialDrive:
                 self._reports.close()  # type: ignore[attr-defined]
             self._reports = None
 
-    def _start(self) -> Iterator[Any]:
-        task, trainable = self._task, self._trainable()
+    def _start(self) -> Trainable:
+        """Import the trainable, and let it say what it knows beforehand."""
+        task, trainable = self._task, self._found()
         self._facts = self._known_beforehand(trainable)
         if task.wants_fingerprint and trainable.fingerprint is not None:
             self._fingerprint = trainable.fingerprint(dict(task.config), task.context)
         if task.wants_fingerprint and trainable.warnings is not None:
             self._warnings = tuple(trainable.warnings(dict(task.config), task.context))
-        return trainable.reports(dict(task.config), task.context)
+        return trainable
 
     def _known_beforehand(self, trainable: Trainable) -> Mapping[str, float] | None:
         if trainable.constraints is None:
@@ -119,7 +223,7 @@ class TrialDrive:
         hand_back = self._find_lr if self._task.purpose == "find_lr" else self._finish
         try:
             with self._output_to_file():
-                report = hand_back(self._trainable())
+                report = hand_back(self._found())
         except (Exception, SystemExit) as error:  # noqa: BLE001  it is the task's end, with reason
             return self._failed(error, time.perf_counter() - start)
         seconds = time.perf_counter() - start
@@ -144,7 +248,7 @@ class TrialDrive:
             raise ReportError(f"`find_lr` must return an LrRangeTest, got {test!r:.80}")
         return replace(self._last, lr_range_test=test)
 
-    def _trainable(self) -> Trainable:
+    def _found(self) -> Trainable:
         self._task.context.folder.mkdir(parents=True, exist_ok=True)
         return find_trainable(self._task.trainable, self._task.import_paths)
 
@@ -152,6 +256,7 @@ class TrialDrive:
         self._reports = None
         if self._last.epoch == 0:
             return self._failed(ReportError("the trainable yielded no metrics at all"), 0.0)
+        self._last = replace(self._last, complaints=self._new_complaints())
         return self._complete()
 
     def _complete(self) -> EpochReport:
@@ -169,6 +274,7 @@ class TrialDrive:
         return replace(
             self._last,
             seconds=seconds,
+            complaints=self._new_complaints(),
             ending="failed",
             fail_reason=f"took {self._seconds:.3g} s for {self._last.epoch + 1} epochs; {limit}",
             fail_place=limit,
@@ -202,6 +308,7 @@ class TrialDrive:
             fail_place=f"{type(error).__name__} {place or error}",
             fail_cause=fail_cause(error),
             traceback=text,
+            complaints=self._new_complaints(),
         )
 
     @contextlib.contextmanager

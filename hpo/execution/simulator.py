@@ -51,6 +51,8 @@ class _Run:
     def next_s(self) -> float:
         """Seconds until its next report."""
         wait_s = self.curve.start_s if self.epoch == 0 else 0.0
+        if self.epoch < len(self.task.known):
+            return wait_s
         if self.epoch < len(self.curve.values):
             return wait_s + self.curve.seconds[self.epoch]
         assert self.curve.failure is not None, "a curve without a failure ends with its last epoch"
@@ -69,18 +71,21 @@ class _Run:
             metrics={self.task.metric: value},
             seconds=seconds,
             ending="complete" if is_last else None,
+            checkpoint="simulated" if curve.keeps_checkpoints else None,
+            is_known=self.epoch <= len(self.task.known),
         )
 
     def course(self, ended_s: float, ending: str | None) -> Course:
         """What has become of it."""
+        trained = slice(len(self.task.known), self.epoch)
         return Course(
             number=self.task.number,
             seed_index=self.task.seed_index,
             started_s=self.started_s,
             ended_s=ended_s,
-            values=self.curve.values[: self.epoch],
-            seconds=self.curve.seconds[: self.epoch],
-            origins=self.curve.origins[: self.epoch],
+            values=self.curve.values[trained],
+            seconds=self.curve.seconds[trained],
+            origins=self.curve.origins[trained],
             state="stopped" if ending is None else "complete" if ending == "complete" else "failed",
         )
 

@@ -29,7 +29,9 @@ MAX_NAME = 100
 """Characters of an example's file name; file systems take 255 bytes."""
 
 
-def export_model(model: PackedModel, trial_number: int, folder: Path) -> ExportRecord:
+def export_model(
+    model: PackedModel, trial_number: int, folder: Path, schedule: str = ""
+) -> ExportRecord:
     """Write ``standalone_model.pt`` and prove that a new process computes the same with it.
 
     Beside it lie the plain weights and the evidence of the test set, of which `hpo export` makes
@@ -54,7 +56,7 @@ def export_model(model: PackedModel, trial_number: int, folder: Path) -> ExportR
     if model.weights is not None:
         replace_file(folder / WEIGHTS_FILE, model.weights)
         entries.append(entry_of(folder / WEIGHTS_FILE, "safetensors", trial_number))
-    write_manifest(folder, entries)
+    write_manifest(folder, [replace(entry, schedule=schedule) for entry in entries])
     return record_of(path, entries[0])
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from optuna.trial import TrialState
 
 from hpo.errors import NoSuccessfulTrialError
+from hpo.lineage import lineage_of
 from hpo.results.outcome import Finalist, Outcome, ranked_by_mean
 from hpo.tasks import EpochReport, TaskFactory, TaskList, TrialTask
 from storage import RerunRecord, is_infeasible
@@ -84,13 +85,11 @@ def rerun_tasks(
     """
     metric = outcome.spec.objective.metric
     known = {
-        tasks.rerun(r.trial_number, outcome.trials[r.trial_number].params, r.seed_index).identity: r
-        for r in outcome.reruns
-        if r.value is not None
+        _rerun_again(tasks, outcome, r).identity: r for r in outcome.reruns if r.value is not None
     }
     unknown = []
     for finalist, seed_index in wanted:
-        task = tasks.rerun(finalist.number, finalist.params, seed_index)
+        task = tasks.rerun(finalist.number, finalist.params, seed_index, finalist.lineage)
         if (same := known.get(task.identity)) is None:
             unknown.append(task)
             continue
@@ -100,6 +99,12 @@ def rerun_tasks(
             f"as trial {same.trial_number}, not trained again"
         )
     return TaskList(unknown, partial(_rerun_ended, "re-run", metric, record, say))
+
+
+def _rerun_again(tasks: TaskFactory, outcome: Outcome, rerun: RerunRecord) -> TrialTask:
+    trial = outcome.trials[rerun.trial_number]
+    lineage = lineage_of(outcome.trials, trial)
+    return tasks.rerun(trial.number, trial.params, rerun.seed_index, lineage)
 
 
 def confirmation_tasks(
@@ -112,7 +117,7 @@ def confirmation_tasks(
     """The winner on seeds that did not choose it, as far as it has not had them."""
     done = {one.seed_index for one in winner.confirmations}
     missing = [
-        tasks.confirmation(winner.number, winner.params, seed_index)
+        tasks.confirmation(winner.number, winner.params, seed_index, winner.lineage)
         for seed_index in range(outcome.spec.finalists.confirmations)
         if seed_index not in done
     ]

@@ -34,6 +34,7 @@ class ManifestEntry:
         argmax_agreement_resized: the same on the images in another size.
         seconds: to write, reload and compare it.
         libraries: the large ones that the process which compared it had to import.
+        schedule: how the winner's params changed while it trained; empty if they did not.
     """
 
     file: str
@@ -48,6 +49,7 @@ class ManifestEntry:
     argmax_agreement_resized: float | None = None
     seconds: float | None = None
     libraries: list[str] = field(default_factory=list)
+    schedule: str = ""
 
     def as_text(self) -> str:
         """Of a file that was compared, for a reader."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.exported import FORMATS
+from hpo.lineage import Lineage, lineage_of, schedule_text
 from hpo.results.pareto import by_one_standard_error, front_of
-from hpo.spec import ExperimentSpec, parse_recorded_spec
+from hpo.spec import ExperimentSpec, PbtSpec, parse_recorded_spec
 from hpo.surrogate import believed_scores
 from storage import (
     EpochRecord,
@@ -47,7 +49,8 @@ class Finalist:
     ``search_value`` is a maximum over noise; ``reruns`` choose the winner among the finalists, and
     of the winner ``confirmations`` chose nothing: what it is said to reach comes from these.
     ``n_seeds`` is how many re-runs it takes to be chosen. All of these are values of the first
-    objective; ``other_search_values`` are those of the others, by their metrics.
+    objective; ``other_search_values`` are those of the others, by their metrics. ``lineage`` is
+    what it was trained with before ``params``.
     """
 
     number: int
@@ -57,6 +60,12 @@ class Finalist:
     confirmations: tuple[RerunRecord, ...] = ()
     n_seeds: int
     other_search_values: Mapping[str, float] = field(default_factory=dict)
+    lineage: Lineage = ()
+
+    @property
+    def schedule(self) -> str:
+        """How its params changed while it trained; empty if they did not."""
+        return schedule_text(self.lineage, self.params)
 
     @property
     def others(self) -> Mapping[str, float]:
@@ -186,6 +195,7 @@ def read_outcome(experiment: ExperimentRecord, study: Study, ledger: Ledger) -> 
         trials=trials,
         epochs=ledger.epochs(experiment.id),
         finalists=_ranked(
+            trials,
             [trials[number] for number in recorded_finalists(study)]
             or choose_finalists(trials, spec),
             reruns,
@@ -207,18 +217,28 @@ def choose_finalists(trials: Sequence[FrozenTrial], spec: ExperimentSpec) -> lis
 
     The best are those that are believed to be, given all trials: the highest value is the luckiest
     one, too. None of them breaks a constraint. With several objectives all lie on the Pareto front,
-    and the first objective says which are the best.
+    and the first objective says which are the best. Of a population the highest values count: a
+    model of params knows nothing of those that a trial had before.
     """
     complete = [t for t in trials if t.state == TrialState.COMPLETE and not breaks_limits(t)]
     if spec.is_multi_objective:
         complete = front_of(trials, spec)
-    is_maximized = spec.objective.direction == "maximize"
-    believed = believed_scores(trials, is_maximized=is_maximized)
-    chosen: list[FrozenTrial] = []
+    if isinstance(spec.scheduler, PbtSpec):
+        believed = {trial.number: -spec.objective.sign * trial.values[0] for trial in complete}
+    else:
+        is_maximized = spec.objective.direction == "maximize"
+        believed = believed_scores(trials, is_maximized=is_maximized)
+    chosen: dict[str, FrozenTrial] = {}
     for trial in sorted(complete, key=lambda trial: (-believed[trial.number], trial.number)):
-        if len(chosen) < spec.finalists.k and trial.params not in [c.params for c in chosen]:
-            chosen.append(trial)
-    return chosen
+        if len(chosen) < spec.finalists.k:
+            chosen.setdefault(_trained_as(trials, trial), trial)
+    return list(chosen.values())
+
+
+def _trained_as(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> str:
+    """Equal for two trials that were trained with the same params all along."""
+    before = [(past.params, past.until_epoch) for past in lineage_of(trials, trial)]
+    return json.dumps([trial.params, before], sort_keys=True)
 
 
 def breaks_limits(trial: FrozenTrial) -> bool:
@@ -227,6 +247,7 @@ def breaks_limits(trial: FrozenTrial) -> bool:
 
 
 def _ranked(
+    trials: Sequence[FrozenTrial],
     chosen: Sequence[FrozenTrial],
     reruns: Sequence[RerunRecord],
     confirmations: Sequence[RerunRecord],
@@ -242,6 +263,7 @@ def _ranked(
             reruns=tuple(one for one in reruns if one.trial_number == trial.number),
             confirmations=tuple(one for one in confirmations if one.trial_number == trial.number),
             n_seeds=spec.finalists.n_seeds,
+            lineage=lineage_of(trials, trial),
         )
         for trial in chosen
     ]

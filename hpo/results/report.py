@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.lineage import population_text
 from hpo.results.outcome import Finalist, Outcome, breaks_limits
 from hpo.results.pareto import front_of, others_text, rule_text, seen_by_each_objective, shown
 from hpo.results.retrain import test_interval
@@ -52,6 +53,7 @@ def write_report(outcome: Outcome, study: Study, path: Path) -> None:
         outcome=outcome,
         experiment=outcome.experiment,
         spec=outcome.spec,
+        population=population_text(outcome.spec),
         cards=[_search_card(outcome), _rerun_card(outcome), _test_card(outcome)],
         n_rerun_seeds=max((len(one.reruns) for one in outcome.finalists), default=0),
         states=Counter(trial.state.name for trial in outcome.trials),

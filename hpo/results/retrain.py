@@ -38,7 +38,8 @@ def retrain_task(
             ),
         )
 
-    return TaskList([tasks.retrain(winner.number, winner.params)], on_end)
+    task = tasks.retrain(winner.number, winner.params, winner.lineage)
+    return TaskList([task], on_end)
 
 
 def test_interval(reading: TestReading) -> tuple[float, float] | None:

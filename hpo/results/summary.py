@@ -18,7 +18,7 @@ from storage import was_refused
 def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
     """The outcome in at most ten lines; paths are relative to where the user stands.
 
-    Two more tell of several objectives.
+    Two more tell of several objectives, one of params that changed while the winner trained.
 
     Args:
         outcome: what the experiment has come to.
@@ -39,6 +39,7 @@ def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
         lines += [
             _line("winner", f"trial {winner.number}, {rule}"),
             _line("params", params_text(winner.params)),
+            *([_line("schedule", winner.schedule)] if winner.schedule else []),
             _line("search", f"{metric} {winner.search_value:.4f}{_optimism(outcome)}"),
             _line("re-runs", f"{metric} {winner.reported.mean:.4f}{spread}, {winner.seeds_text}"),
         ]

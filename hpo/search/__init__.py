@@ -12,6 +12,7 @@ from hpo.search.opening import (
     recorded_opening,
     warm_params,
 )
+from hpo.search.pbt import search_source
 from hpo.search.samplers import SAMPLERS, build_sampler, named_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
 from hpo.search.shared import SharedCourses, recorded_course
@@ -64,6 +65,7 @@ __all__ = [
     "recorded_course",
     "recorded_opening",
     "search_sampler",
+    "search_source",
     "values",
     "warm_params",
     "warnings_about",

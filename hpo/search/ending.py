@@ -10,9 +10,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import NoSuccessfulTrialError, UsageError
 from hpo.search.opening import n_off_grid
+from hpo.search.population import is_founder
 from hpo.search.space import n_grid_cells
 from hpo.search.terminator import Terminator
-from hpo.spec import ExperimentSpec, GridSpec
+from hpo.spec import ExperimentSpec, GridSpec, PbtSpec
 from storage import SearchEnd, is_infeasible, put_search_end, search_end, was_refused
 
 MAX_GRID_CELLS = 1_000_000
@@ -51,14 +52,23 @@ def n_trials_of(spec: ExperimentSpec) -> int:
 def is_spent_on(trial: FrozenTrial, spec: ExperimentSpec) -> bool:
     """Whether a trial has used up a part of the budget.
 
-    A config that was refused before any training has not. In a grid it has: its cell is done.
+    A config that was refused before any training has not. In a grid it has: its cell is done. Of a
+    population it is the lineages that count: one is over with a trial that is COMPLETE.
     """
+    if isinstance(spec.scheduler, PbtSpec):
+        return trial.state == TrialState.COMPLETE
     is_free = was_refused(trial) and not isinstance(spec.sampler, GridSpec)
     return trial.state.is_finished() and not is_free
 
 
 def n_spent(trials: Sequence[FrozenTrial], spec: ExperimentSpec) -> int:
-    """How many trials of the budget are spent."""
+    """How many trials of the budget are spent.
+
+    Of a population whose trials have all ended, all: a lineage in which the last one failed is
+    over, too.
+    """
+    if isinstance(spec.scheduler, PbtSpec) and all(trial.state.is_finished() for trial in trials):
+        return sum(is_founder(trial) for trial in trials)
     return sum(is_spent_on(trial, spec) for trial in trials)
 
 

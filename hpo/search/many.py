@@ -96,7 +96,7 @@ class ManyStudies:
 
     def _take(self, turn: _Turn, report: EpochReport) -> None:
         is_told_again = report.ending == "complete" and report.epoch == len(turn.reports)
-        if not is_told_again:
+        if not is_told_again and not report.is_known:
             self._on_work(report.seconds)
         turn.reports.append(report)
 

@@ -22,6 +22,7 @@ from hpo.spec import (
     MedianSpec,
     NoSchedulerSpec,
     OneEpochTopKSpec,
+    PbtSpec,
     SchedulerSpec,
 )
 from hpo.tasks import EPOCH, NUMBER, OBJECTIVE
@@ -96,6 +97,22 @@ class FirstEpochs(FIFOScheduler):
         return str(TrialScheduler.STOP if is_far else TrialScheduler.CONTINUE)
 
 
+class Generations(FIFOScheduler):
+    """Stops every trial after each ``interval``; who goes on is decided when all have come so far.
+
+    What a trial has trained before it was handed out is not reported again.
+    """
+
+    def __init__(self, interval: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._interval = interval
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Whether a generation ends here."""
+        is_end = result[EPOCH] % self._interval == 0
+        return str(TrialScheduler.STOP if is_end else TrialScheduler.CONTINUE)
+
+
 def bracket_graces(grace_epochs: int, reduction_factor: int, max_epochs: int) -> list[int]:
     """Epochs before which each bracket stops nothing; the first bracket stops most."""
     graces = [grace_epochs]
@@ -149,6 +166,10 @@ def _one_epoch_top_k(spec: OneEpochTopKSpec, _: ExperimentSpec) -> TrialSchedule
     return FirstEpochs(spec.epochs)
 
 
+def _pbt(spec: PbtSpec, _: ExperimentSpec) -> TrialScheduler:
+    return Generations(spec.interval_epochs)
+
+
 def _median(spec: MedianSpec, experiment: ExperimentSpec) -> TrialScheduler:
     return MedianRule(
         time_attr=EPOCH,
@@ -170,6 +191,7 @@ SCHEDULERS: dict[type[SchedulerSpec], Callable[[Any, ExperimentSpec], TrialSched
     HyperbandSpec: _hyperband,
     MedianSpec: _median,
     OneEpochTopKSpec: _one_epoch_top_k,
+    PbtSpec: _pbt,
     NoSchedulerSpec: _none,
 }
 

@@ -33,6 +33,7 @@ from storage import (
     record_sampler,
     requeue_running,
 )
+from trainables import remove_checkpoints
 
 MAX_OPENING_FAILURES = 5
 ANSWERED_BY = "answered_by"
@@ -51,6 +52,9 @@ class SearchObserver(Protocol):
     def trial_held_back(self, number: int) -> None:
         """A trial has trained its first epochs and waits for the others; it may start again."""
 
+    def trial_warned(self, number: int, warning: str) -> None:
+        """Something is wrong that does not end the trial; told once."""
+
     def trial_ended(self, trial: FrozenTrial) -> None:
         """A trial is COMPLETE, PRUNED or FAIL."""
 
@@ -67,6 +71,8 @@ class StudySource:
 
     knows_ahead = False
     """A trial asked for ahead of time would know less of the others."""
+    drops_checkpoints_at_once = True
+    """Those of a trial that has ended; nobody else goes on from them."""
 
     def __init__(
         self,
@@ -80,7 +86,7 @@ class StudySource:
         observers: Sequence[SearchObserver] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``recorded_epochs`` are those of a trial, for another one that would train the same.
+        """``recorded_epochs`` are those of a trial: it goes on behind them after an interruption.
 
         ``record_fingerprint`` gets the data's, and warnings, once; None if it is known. The time
         limit counts the seconds of ``clock``.
@@ -111,6 +117,9 @@ class StudySource:
         self._answers: dict[str, int] = {}
         for trial in trials:
             self._remember(trial)
+            # A driver may have died between the end of a trial and this.
+            if trial.state.is_finished() and self.drops_checkpoints_at_once:
+                remove_checkpoints(tasks.trial_folder(trial.number))
         limit_s = spec.budget.time_limit_s
         self._clock = clock
         self._deadline = None if limit_s is None else clock() + limit_s
@@ -146,21 +155,31 @@ class StudySource:
             else:
                 trial.set_user_attr("seed", task.context.seed)
                 self._running[trial.number] = trial
-                return replace(task, wants_fingerprint=self._record_fingerprint is not None)
+                task = self._tasks.going_on(task, self._recorded_epochs(trial.number))
+                return self._with_fingerprint(task)
         return self._next_chosen()
+
+    def _with_fingerprint(self, task: TrialTask) -> TrialTask:
+        """The task, which is asked for it as long as it is not known."""
+        return replace(task, wants_fingerprint=self._record_fingerprint is not None)
 
     def _is_over(self) -> bool:
         """Whether no trial is to be asked for; what ends a search before its budget is recorded."""
         n_taken = self._n_spent + len(self._running) + len(self._held)
-        if self._end is None:
-            self._end = self._early_end.judge(self._n_finished)
-            if self._end is None and self.is_over_time and n_taken < self._n_trials:
-                self._end = self._early_end.end_by(
-                    "time_limit_s", f"time_limit_s={self._spec.budget.time_limit_s:g} was reached"
-                )
-            if self._end is not None:
-                put_search_end(self._study, self._end)
+        self._judge_end(n_taken)
         return self._end is not None or self.is_over_time or n_taken >= self._n_trials
+
+    def _judge_end(self, n_taken: int) -> None:
+        """Record the end that the trials or the clock call for; ``n_taken`` trials were begun."""
+        if self._end is not None:
+            return
+        self._end = self._early_end.judge(self._n_finished)
+        if self._end is None and self.is_over_time and n_taken < self._n_trials:
+            self._end = self._early_end.end_by(
+                "time_limit_s", f"time_limit_s={self._spec.budget.time_limit_s:g} was reached"
+            )
+        if self._end is not None:
+            put_search_end(self._study, self._end)
 
     def _waits_for_stage(self) -> bool:
         """Whether the next trial depends on those that run."""
@@ -182,6 +201,7 @@ class StudySource:
             self._tell_started(trial)
             if (same := self._answers.get(task.identity)) is None:
                 self._running[trial.number] = trial
+                task = self._tasks.going_on(task, self._recorded_epochs(trial.number))
                 return replace(task, runs_to_end=True)
             self._answer(trial, same)
         return None
@@ -191,21 +211,27 @@ class StudySource:
         return self.scheduler
 
     def reported(self, task: TrialTask, report: EpochReport) -> None:
-        """Write one epoch, all its metrics first: the study never knows more than the ledger."""
+        """Write one epoch, all its metrics first: the study never knows more than the ledger.
+
+        One that an earlier start has written stays as it is.
+        """
+        self._warn(task, report)
         if report.fingerprint is not None and self._record_fingerprint is not None:
             self._record_fingerprint(report.fingerprint, report.warnings)
             self._record_fingerprint = None
         if report.epoch == 1:
             _put_facts(self._running[task.number], report)
-        self._record_epoch(
-            EpochRecord(
-                trial_number=task.number,
-                epoch=report.epoch,
-                metrics=report.metrics,
-                seconds=report.seconds,
-                reported_at=_now(),
+        if not report.is_known:
+            self._record_epoch(
+                EpochRecord(
+                    trial_number=task.number,
+                    epoch=report.epoch,
+                    metrics=report.metrics,
+                    seconds=report.seconds,
+                    reported_at=_now(),
+                    checkpoint=report.checkpoint,
+                )
             )
-        )
         # Of several objectives the first: an intermediate value is one number.
         value = report.quantities[self._metrics[0]]
         put_intermediate_value(self._running[task.number], report.epoch, value)
@@ -218,12 +244,18 @@ class StudySource:
         Raises:
             UnfitEnvironmentError: if the data cannot be used; the trial goes back into the queue.
         """
+        if report is None and self._can_go_on(task):
+            self._requeue(task.number)
+            warning = "its worker died; it goes on from its last checkpoint"
+            for observer in self._observers:
+                observer.trial_warned(task.number, warning)
+            return
         report = report or worker_died(task)
         if report.is_unfit:
-            del self._running[task.number]
-            requeue_running(self._study, only=task.number)
+            self._requeue(task.number)
             raise UnfitEnvironmentError(report.fail_reason)
         if report.ending == "failed":
+            self._warn(task, report)
             self._fail(self._running.pop(task.number), report)
             return
         # Ray gives the report that triggered a stop to on_trial_complete alone. Unless it is
@@ -231,16 +263,44 @@ class StudySource:
         self.reported(task, report)
         trial = self._running.pop(task.number)
         values = [report.quantities[metric] for metric in self._metrics]
-        if report.ending is None and self._held.takes(task.number, report.epoch):
-            trial.set_user_attr(FIRST_VALUE, values[0])
-            self._hold(trial)
-        elif report.ending is None and self.is_over_time:
+        if report.ending is None and self._takes_back(trial, report):
+            return
+        if report.ending is None and self.is_over_time:
             requeue_running(self._study, only=task.number)
         else:
             if excesses := self._excesses(report):
                 put_constraints(trial, excesses)
             is_whole = report.ending == "complete"
             self._tell(trial, values) if is_whole else self._tell(trial, state=TrialState.PRUNED)
+
+    def _can_go_on(self, task: TrialTask) -> bool:
+        """Whether a dead worker has left a newer checkpoint than the one it began with.
+
+        One that dies in the same epoch again has no other: then the config is the cause.
+        """
+        if self._end is not None:
+            return False
+        kept = [one for one in self._recorded_epochs(task.number) if one.checkpoint is not None]
+        begun = [one.epoch for one in task.context.resume_from]
+        return bool(kept) and kept[-1].epoch > max(begun, default=0)
+
+    def _requeue(self, number: int) -> None:
+        """Back into the queue: the trial is handed out again under its own number."""
+        del self._running[number]
+        requeue_running(self._study, only=number)
+
+    def _warn(self, task: TrialTask, report: EpochReport) -> None:
+        for complaint in report.complaints:
+            for observer in self._observers:
+                observer.trial_warned(task.number, complaint)
+
+    def _takes_back(self, trial: optuna.Trial, report: EpochReport) -> bool:
+        """Whether a trial that was stopped has not ended, but waits for others."""
+        if not self._held.takes(trial.number, report.epoch):
+            return False
+        trial.set_user_attr(FIRST_VALUE, report.quantities[self._metrics[0]])
+        self._hold(trial)
+        return True
 
     def _hold(self, trial: optuna.Trial) -> None:
         self._held.hold(trial)
@@ -279,7 +339,13 @@ class StudySource:
         if excesses := constraints_of(known):
             put_constraints(trial, excesses)
         for epoch in self._recorded_epochs(same):
-            copied = replace(epoch, trial_number=trial.number, seconds=0.0, reported_at=_now())
+            copied = replace(
+                epoch,
+                trial_number=trial.number,
+                seconds=0.0,
+                reported_at=_now(),
+                checkpoint=None,
+            )
             self._record_epoch(copied)
             report = EpochReport(epoch=epoch.epoch, metrics=epoch.metrics, seconds=0.0)
             for observer in self._observers:
@@ -297,6 +363,8 @@ class StudySource:
     ) -> FrozenTrial:
         """End a trial in the study; returns what stands there, after everybody was told."""
         self._study.tell(trial, values, state=state)
+        if self.drops_checkpoints_at_once:
+            remove_checkpoints(self._tasks.trial_folder(trial.number))
         ended = self._study.get_trials(deepcopy=False)[trial.number]
         self._n_finished += 1
         self._n_spent += is_spent_on(ended, self._spec)

@@ -38,14 +38,18 @@ class ServedCurves:
         max_epochs: int | None,
         start_s: float,
         seed: int,
+        keeps_checkpoints: bool = False,
     ) -> None:
         """``start_s`` seconds pass before the first epoch of every trial.
+
+        With ``keeps_checkpoints`` one that is handed out again goes on where it was.
 
         At least one config must be complete: it tells how long a curve is.
         """
         self._trained, self._names = list(trained), tuple(space)
         self._encoding = Encoding(space)
         self._max_epochs, self._start_s, self._seed = max_epochs, start_s, seed
+        self._keeps_checkpoints = keeps_checkpoints
         self._by_config: dict[tuple[Any, ...], list[int]] = {}
         for index, config in enumerate(self._trained):
             self._by_config.setdefault(self._key(config.params), []).append(index)
@@ -117,6 +121,7 @@ class ServedCurves:
             origins=origins[:n_epochs],
             start_s=self._start_s,
             failure=failure,
+            keeps_checkpoints=self._keeps_checkpoints,
         )
 
     def _n_epochs(self, row: FloatArray) -> int:

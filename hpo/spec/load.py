@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from hpo.errors import SpecError
 from hpo.spec.model import ExperimentSpec
+from hpo.spec.pbt_rules import pbt_rules
 from hpo.spec.rules import rules_between_sections
 from hpo.spec.source import KeyPath, Source, parse_source, read_source
 from hpo.spec.space_rules import space_rules
@@ -67,6 +68,7 @@ def _check(
             *rules_between_sections(source.data, import_paths),
             *space_rules(source.data),
             *stage_rules(source.data),
+            *pbt_rules(source.data),
         )
         if source.place(path) not in wrong_by_themselves
     ]

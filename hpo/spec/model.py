@@ -103,12 +103,34 @@ class OneEpochTopKSpec(Section):
     """Every trial trains ``epochs`` epochs, then the best ``k`` train to their full budget.
 
     The baseline that multi-fidelity methods have to beat: Egele et al. 2023, arXiv:2307.15422.
-    There are no checkpoints: the ``k`` train from the start again, each under its own number.
+    The ``k`` go on from their checkpoints, each under its own number; of a trainable that keeps
+    none they train from the start again.
     """
 
     name: Literal["one_epoch_top_k"]
     k: int = Field(default=5, ge=1)
     epochs: int = Field(default=1, ge=1)
+
+
+class PbtSpec(Section):
+    """Population-based training (Jaderberg et al. 2017, arXiv:1711.09846), in generations.
+
+    All trials train ``interval_epochs``; when the last one has, each of the worst ``quantile``
+    ends, and a new trial goes on in its place from the checkpoint of one of the best
+    ``quantile``, its ``perturb`` parameters changed; and so on until ``budget.max_epochs``.
+
+    Attributes:
+        perturb: parameters that change; the trainable must allow it while it trains.
+        interval_epochs: of a generation.
+        quantile: share of the population that is replaced after each generation, rounded down.
+        resample: probability that a parameter is drawn anew instead of moved a step.
+    """
+
+    name: Literal["pbt"]
+    perturb: list[str] = Field(min_length=1)
+    interval_epochs: int = Field(default=1, ge=1)
+    quantile: float = Field(default=0.25, gt=0, le=0.5)
+    resample: float = Field(default=0.25, ge=0, le=1)
 
 
 class NoSchedulerSpec(Section):
@@ -128,7 +150,7 @@ SamplerSpec = Annotated[
     BeforeValidator(_named),
 ]
 SchedulerSpec = Annotated[
-    AshaSpec | HyperbandSpec | MedianSpec | OneEpochTopKSpec | NoSchedulerSpec,
+    AshaSpec | HyperbandSpec | MedianSpec | OneEpochTopKSpec | PbtSpec | NoSchedulerSpec,
     Field(discriminator="name"),
     BeforeValidator(_named),
 ]

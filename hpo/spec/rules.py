@@ -37,6 +37,7 @@ def rules_between_sections(
         *_trainable_knows_names(data),
         *_trainable_takes_values(data),
         *_trainable_finds_lr(data, import_paths),
+        *_trainable_may_be_perturbed(data, import_paths),
     ]
 
 
@@ -227,6 +228,41 @@ def _finds_lr(name: Any, import_paths: Sequence[Path]) -> bool:
         return find_trainable(name, import_paths).find_lr is not None
     except TrainableError:
         return True
+
+
+def _trainable_may_be_perturbed(data: Mapping[str, Any], import_paths: Sequence[Path]) -> Problems:
+    """Scheduler pbt changes only what the trainable says may change while it trains."""
+    scheduler, name = _named(data, "scheduler"), data.get("trainable")
+    perturb = scheduler.get("perturb")
+    if scheduler.get("name") != "pbt" or not isinstance(perturb, list):
+        return []
+    if not isinstance(name, str) or (allowed := _changeable(name, import_paths)) is None:
+        return []
+    if not allowed:
+        message = (
+            f"scheduler pbt: trainable {name!r} lets nothing change while it trains. One of yours "
+            "says what may, `changeable_while_training = ('lr',)` in its module, and keeps "
+            "checkpoints with trial.checkpoints"
+        )
+        return [(("scheduler",), message)]
+    return [
+        (
+            ("scheduler", "perturb", index),
+            unknown(f"changeable parameter of {name!r}", one, allowed),
+        )
+        for index, one in enumerate(perturb)
+        if isinstance(one, str) and one in _section(data, "search_space") and one not in allowed
+    ]
+
+
+def _changeable(name: str, import_paths: Sequence[Path]) -> tuple[str, ...] | None:
+    """Of a trainable; None of what is no trainable: that is another problem."""
+    if name in TRAINABLES:
+        return TRAINABLES[name].changeable
+    try:
+        return find_trainable(name, import_paths).changeable
+    except TrainableError:
+        return None
 
 
 def _section(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:

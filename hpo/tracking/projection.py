@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.lineage import LINEAGE, PARENT, PARENT_EPOCH, REPLACES, ancestors_text
 from storage import EpochRecord, ExperimentRecord
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Projection:
             "hpo.state": trial.state.name,
             "mlflow.parentRunId": self._runs["parent"].info.run_id,
             **_failure(trial),
+            **_lineage(trial),
             **({} if rank is None else {RANK: str(rank)}),
         }
         run_id = self._run(key, f"trial {trial.number}", _utc(start), all_tags)
@@ -125,7 +127,8 @@ class Projection:
         values = dict(zip(self._objectives, trial.values or [], strict=False))
         reported = epochs[-1].metrics if epochs else values
         beside = {name: value for name, value in values.items() if name not in reported}
-        points += _metrics({**beside, **(metrics or {})}, len(epochs), ended)
+        last = epochs[-1].epoch if epochs else 0
+        points += _metrics({**beside, **(metrics or {})}, last, ended)
         self._log(run_id, points, {**trial.params, "seed": trial.user_attrs.get("seed")})
         self._put_artifacts(run_id, artifacts)
         self._client.set_terminated(run_id, STATUS[trial.state], _ms(ended))
@@ -204,6 +207,15 @@ class Projection:
 def _failure(trial: FrozenTrial) -> dict[str, str]:
     tags = {f"hpo.{key}": trial.user_attrs.get(key) for key in ("fail_cause", "fail_reason")}
     return {tag: str(value)[:5000] for tag, value in tags.items() if value}
+
+
+def _lineage(trial: FrozenTrial) -> dict[str, str]:
+    """Whose checkpoint a trial of a population went on from; its run has its own epochs alone."""
+    if PARENT not in trial.user_attrs:
+        return {}
+    keys = (PARENT, PARENT_EPOCH, REPLACES)
+    tags = {f"hpo.{key}": str(trial.user_attrs[key]) for key in keys}
+    return {**tags, f"hpo.{LINEAGE}": ancestors_text(trial)[:5000]}
 
 
 def _metrics(metrics: Mapping[str, float], step: int, at: dt.datetime) -> list[Point]:

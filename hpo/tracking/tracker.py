@@ -53,6 +53,9 @@ class Tracker:
     def trial_held_back(self, number: int) -> None:
         """Nothing: a run is written when its trial has ended."""
 
+    def trial_warned(self, number: int, warning: str) -> None:
+        """Nothing: it is for the user's eyes."""
+
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Project the trial, soon."""
         self._ended.put(trial)

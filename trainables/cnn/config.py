@@ -10,6 +10,14 @@ from trainables.cnn.optimization_config import OptimizationConfig
 from trainables.hyperparameters import problems
 from trainables.images.config import AugmentationConfig, DataConfig
 
+CHANGEABLE = (
+    "lr", "momentum", "weight_decay", "dropout", "head_dropout", "label_smoothing", "clip_norm",
+    "affine_degrees", "affine_translate", "affine_scale", "jitter_brightness", "jitter_contrast",
+    "jitter_saturation", "jitter_hue", "horizontal_flip", "crop_padding", "randaugment_num_ops",
+    "randaugment_magnitude",
+)  # fmt: skip
+"""What may change while a network trains: neither its layers nor its images nor their batches."""
+
 
 class CnnConfigError(ValueError):
     """A config breaks the rules of `CnnConfig`; the message lists every breach."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,3 +43,15 @@ def _rmsprop(
 OPTIMIZERS: dict[
     str, Callable[[OptimizationConfig, Iterable[nn.Parameter]], torch.optim.Optimizer]
 ] = {"sgd": _sgd, "adamw": _adamw, "rmsprop": _rmsprop}
+
+
+def take_over(optimizer: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Any]]) -> None:
+    """Go on with the moments in ``state``; rates and the like stay those of this optimizer."""
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for group in optimizer.param_groups:
+        # Without a momentum RMSprop has kept no buffer, and it looks for one if there is one now.
+        if isinstance(optimizer, torch.optim.RMSprop) and group["momentum"] > 0:
+            for weight in group["params"]:
+                moments = optimizer.state[weight]
+                moments.setdefault("momentum_buffer", torch.zeros_like(weight))

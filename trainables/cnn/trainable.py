@@ -1,8 +1,20 @@
 """The CNN as a trainable: what `trainables.contract` names, gathered from the files that do it."""
 
+from trainables.cnn.config import CHANGEABLE
 from trainables.cnn.description import constraints
 from trainables.cnn.lr_finder import find_lr
 from trainables.cnn.predictor import rebuild
 from trainables.cnn.training import fingerprint, finish, train, warnings
 
-__all__ = ["constraints", "find_lr", "fingerprint", "finish", "rebuild", "train", "warnings"]
+changeable_while_training = CHANGEABLE
+
+__all__ = [
+    "changeable_while_training",
+    "constraints",
+    "find_lr",
+    "fingerprint",
+    "finish",
+    "rebuild",
+    "train",
+    "warnings",
+]

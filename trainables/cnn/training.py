@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings as python_warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +25,7 @@ from trainables.cnn.objectives import (
     loss_of,
     new_score,
 )
-from trainables.cnn.optimizers import build_optimizer
+from trainables.cnn.optimizers import build_optimizer, take_over
 from trainables.cnn.predictor import Predictor, build_predictor, describe_predictor
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
 from trainables.images.arrays import TEST, VALIDATION, Indices
@@ -47,7 +48,8 @@ def train(config: Mapping[str, Any], trial: TrialContext) -> Iterator[Mapping[st
     """Train on the training part; yield train_loss, val_loss and the metric after each epoch.
 
     The metric is val_accuracy of classes, val_r2 of values, val_iou of masks. Keeps the weights of
-    the epoch with its highest value in ``trial.folder``.
+    the epoch with its highest value in ``trial.folder``, and a checkpoint of each epoch: cut off
+    and resumed, it yields what it would have yielded anyway, on the CPU bit for bit.
 
     Raises:
         CnnConfigError: if the config breaks a rule of `CnnConfig`.
@@ -58,24 +60,38 @@ def train(config: Mapping[str, Any], trial: TrialContext) -> Iterator[Mapping[st
     data = load_split(cnn, trial.data_dir)
     training = Training(cnn, trial, data.train)
     best, metric = -float("inf"), METRICS[training.target]
-    for epoch in range(1, training.n_epochs + 1):
+    done = 0
+    if (kept := trial.checkpoints.load()) is not None:
+        done, state = kept
+        training.go_on(done, state)
+        if (trial.folder / BEST_WEIGHTS).is_file():
+            best = state["best"]
+    for epoch in range(done + 1, training.n_epochs + 1):
         train_loss = training.run_epoch(epoch)
         val_loss, score = training.evaluate(data.validation)
         if score.value() > best:
             best = score.value()
             _save_weights(training.network, trial)
+        trial.checkpoints.save(epoch, {**training.state(), "best": best})
         yield {"train_loss": train_loss, "val_loss": val_loss, f"val_{metric}": score.value()}
 
 
 def finish(config: Mapping[str, Any], trial: TrialContext) -> FinalModel:
-    """Retrain on train + validation for the full budget and read the test set, once."""
+    """Retrain on train + validation for the full budget and read the test set, once.
+
+    Where the config changed while it trained (``trial.earlier``), so it does here.
+    """
     cnn = CnnConfig.from_mapping(config)
     everything = cnn.model_copy(update={"n_train": None})  # fewer images were a cheaper search
     data = load_split(everything, trial.data_dir)
     rest = data.train_and_validation()
-    training = Training(cnn, trial, rest)
-    for epoch in range(1, training.n_epochs + 1):
-        training.run_epoch(epoch)
+    training, done = Training(cnn, trial, rest), 0
+    state: Mapping[str, Any] | None = None
+    for segment in trial.earlier:
+        before = Training(CnnConfig.from_mapping(segment.config), trial, rest)
+        _train_on(before, state, done, segment.until_epoch)
+        state, done = before.state(), segment.until_epoch
+    _train_on(training, state, done, training.n_epochs)
     _, score = training.evaluate(data.test)
     images, targets = data.test.batch(chosen_images(data.test, N_COMPARED_IMAGES))
     others, _ = rest.batch(chosen_images(rest, max(0, N_COMPARED_IMAGES - len(images))))
@@ -95,6 +111,16 @@ def finish(config: Mapping[str, Any], trial: TrialContext) -> FinalModel:
         metric_value=score.value(),
         description={**training.description(), "given_parts": given},
     )
+
+
+def _train_on(
+    training: Training, state: Mapping[str, Any] | None, done: int, until_epoch: int
+) -> None:
+    """From the ``state`` after ``done`` epochs; None at the beginning."""
+    if state is not None:
+        training.go_on(done, state)
+    for epoch in range(done + 1, until_epoch + 1):
+        training.run_epoch(epoch)
 
 
 def chosen_images(images: LabelledImages, n: int) -> Indices:
@@ -150,6 +176,26 @@ class Training:
             config, self._optimizer, n_epochs=self.n_epochs, steps_per_epoch=self._n_steps
         )
 
+    def state(self) -> dict[str, Any]:
+        """What the epochs so far have made of it; all else follows from config, seed and epoch."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict()["state"],
+        }
+
+    def go_on(self, epoch: int, state: Mapping[str, Any]) -> None:
+        """Stand where a training of this network stood after ``epoch``, with its `state`.
+
+        Learning rate, momentum and weight decay are this config's at that step: schedules know
+        nothing but the steps that were taken.
+        """
+        self.network.load_state_dict(state["network"])
+        with python_warnings.catch_warnings():  # that no step of the optimizer came before
+            python_warnings.simplefilter("ignore", UserWarning)
+            for _ in range(epoch * self._n_steps):
+                self._lr_schedule.step()
+        take_over(self._optimizer, state["optimizer"])
+
     def run_epoch(self, epoch: int) -> float:
         """One pass over the training images (epochs count from 1); returns the mean loss.
 
@@ -188,6 +234,12 @@ class Training:
         self._optimizer.step()
         self._lr_schedule.step()
         return loss.item()
+
+    @property
+    def lr(self) -> float:
+        """The rate of the next step."""
+        rate: float = self._optimizer.param_groups[0]["lr"]
+        return rate
 
     def set_lr(self, lr: float) -> None:
         """Take the next step at this rate; after it the schedule sets its own again."""
