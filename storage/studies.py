@@ -13,12 +13,14 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 _SAMPLER_KEY = "hpo:sampler"
 _FINALISTS_KEY = "hpo:finalists"
 _SEARCH_END_KEY = "search_end"
 _STAGE_KEY = "search_stage"
+_ENQUEUED_KEY = "fixed_params"
+"""Where Optuna's own queue keeps the params that are not drawn."""
 
 
 Direction = Literal["maximize", "minimize"]
@@ -90,8 +92,26 @@ def requeue_running(study: Study, only: int | None = None) -> list[int]:
 
 def enqueued_params(trial: FrozenTrial) -> dict[str, Any] | None:
     """What `Study.enqueue_trial` chose for a trial; None if it was not enqueued."""
-    params: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
+    params: dict[str, Any] | None = trial.system_attrs.get(_ENQUEUED_KEY)
     return params
+
+
+def enqueue_with_past(
+    study: Study,
+    params: Mapping[str, Any],
+    *,
+    attributes: Mapping[str, Any],
+    intermediate_values: Mapping[int, float],
+) -> None:
+    """Put a trial into the queue that has reached something already, in one write."""
+    study.add_trial(
+        create_trial(
+            state=TrialState.WAITING,
+            system_attrs={_ENQUEUED_KEY: dict(params)},
+            user_attrs=dict(attributes),
+            intermediate_values=dict(intermediate_values),
+        )
+    )
 
 
 def put_stage(study: Study, trial: FrozenTrial, stage: int) -> None:

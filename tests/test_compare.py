@@ -601,7 +601,7 @@ def train(config, trial):
 
 COMPARED = """
 name: NAME
-trainable: my_module:train
+trainable: compared_module:train
 objective: {metric: score, direction: maximize}
 search_space: {x: {type: float, low: 0, high: 1, step: 0.25}}
 sampler: {name: tpe, n_startup_trials: 2}
@@ -624,7 +624,7 @@ def test_an_interrupted_comparison_is_resumed_to_the_result_of_an_undisturbed_on
     shell: Shell, gate: Gate
 ) -> None:
     """Equal but for what stands under "timing": verdict, curves, every trial and re-run."""
-    shell.write("my_module.py", MY_MODULE.replace("HALT", halt(shell.folder)))
+    shell.write("compared_module.py", MY_MODULE.replace("HALT", halt(shell.folder)))
     for name in ("cut", "whole"):
         shell.write(f"{name}.yaml", COMPARED.replace("NAME", name))
     options = ("--samplers", "grid,random,tpe", "--seeds", "2", "--json")

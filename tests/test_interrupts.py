@@ -44,7 +44,7 @@ def train(config, trial):
 
 SLOW = """
 name: slow
-trainable: my_module:train
+trainable: slow_module:train
 objective: {metric: score, direction: maximize}
 search_space: {x: {type: float, low: 0, high: 1}}
 sampler: {name: tpe, n_startup_trials: 2}
@@ -59,7 +59,7 @@ finalists: {k: 2, n_seeds: 2}
 @pytest.fixture(scope="module")
 def user(shell: Shell) -> Shell:
     """A folder with a trainable that halts."""
-    shell.write("my_module.py", MY_MODULE.replace("HALT", halt(shell.folder)))
+    shell.write("slow_module.py", MY_MODULE.replace("HALT", halt(shell.folder)))
     shell.write("slow.yaml", SLOW)
     return shell
 

@@ -190,6 +190,7 @@ def test_json_is_the_same_twice_but_for_the_time_it_took(studied: Shell) -> None
     [
         (["stude"], "no experiment 'stude'"),
         (["spec.yaml"], "hpo replay spec.yaml --table"),
+        (["studied", "--schedulers", "pbt"], "--schedulers pbt: cannot be replayed: a config that"),
         (["studied", "--samplers", "tpee"], "--samplers tpee: unknown sampler 'tpee'; did you"),
         (["studied", "--schedulers", "ash"], "did you mean 'asha'?"),
         (["studied", "--samplers", "grid"], "sampler grid needs a finite number of values"),

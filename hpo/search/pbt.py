@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import UsageError
 from hpo.lineage import (
@@ -31,7 +31,7 @@ from hpo.search.source import StudySource
 from hpo.search.space import ask
 from hpo.spec import ExperimentSpec, PbtSpec
 from hpo.tasks import EpochReport, TaskFactory, TrialTask
-from storage import EpochRecord, put_intermediate_value
+from storage import EpochRecord, enqueue_with_past, put_intermediate_value
 from trainables import N_KEPT, remove_checkpoints
 
 GENERATION = "pbt_generation_"
@@ -60,6 +60,8 @@ class PopulationSource(StudySource):
         self._ready: dict[int, optuna.Trial] = {}
         self._arrived: dict[int, optuna.Trial] = {}
         self._losers: set[int] = set()
+        self._warned: set[int] = set()
+        """Trials something is wrong with, a full disk say: not what their trainable does."""
         self._n_generations = 0
         while (recorded := self._study.user_attrs.get(self._key)) is not None:
             self._n_generations += 1
@@ -139,11 +141,12 @@ class PopulationSource(StudySource):
         """Whether a trial that was stopped has come to the end of its generation.
 
         Raises:
-            UsageError: if nobody can go on from it, since it has kept no checkpoint.
+            UsageError: if nobody can go on from it, since its trainable keeps no checkpoints.
         """
         if report.epoch < self._goal:
             return False
-        if report.checkpoint is None and not report.complaints:
+        number = trial.number
+        if number not in self._warned and not self._checkpoints_of(number):
             raise UsageError(
                 f"scheduler pbt: trainable {self._spec.trainable!r} kept no checkpoint of epoch "
                 f"{report.epoch}, from which others could go on. Let it call "
@@ -153,6 +156,13 @@ class PopulationSource(StudySource):
             )
         self._arrive(trial)
         return True
+
+    def _checkpoints_of(self, number: int) -> list[EpochRecord]:
+        return [one for one in self._recorded_epochs(number) if one.checkpoint is not None]
+
+    def _warn(self, task: TrialTask, report: EpochReport) -> None:
+        self._warned |= {task.number} if report.complaints else set()
+        super()._warn(task, report)
 
     def _arrive(self, trial: optuna.Trial) -> None:
         self._arrived[trial.number] = trial
@@ -189,13 +199,10 @@ class PopulationSource(StudySource):
                 continue
             known, seed = trials[parent], self._spec.seed
             values = known.intermediate_values.items()
-            child = create_trial(
-                state=TrialState.WAITING,
-                # What Optuna's own queue calls them: params that are not drawn.
-                system_attrs={
-                    "fixed_params": perturbed(known.params, self._space, self._pbt, seed, number)
-                },
-                user_attrs={
+            enqueue_with_past(
+                self._study,
+                perturbed(known.params, self._space, self._pbt, seed, number),
+                attributes={
                     PARENT: parent,
                     PARENT_EPOCH: generation.epoch,
                     REPLACES: loser,
@@ -203,7 +210,6 @@ class PopulationSource(StudySource):
                 },
                 intermediate_values={e: value for e, value in values if e <= generation.epoch},
             )
-            self._study.add_trial(child)
 
     def _drop_checkpoints(self) -> None:
         """Nobody is on the way: what has ended is nobody's parent any more."""

@@ -219,7 +219,7 @@ class StudySource:
         if report.fingerprint is not None and self._record_fingerprint is not None:
             self._record_fingerprint(report.fingerprint, report.warnings)
             self._record_fingerprint = None
-        if report.epoch == 1:
+        if report.epoch == 1 + (0 if task.done is None else task.done.epoch):
             _put_facts(self._running[task.number], report)
         if not report.is_known:
             self._record_epoch(
