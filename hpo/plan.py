@@ -23,7 +23,14 @@ from hpo.search import (
     record_opening,
     search_sampler,
 )
-from hpo.spec import ExperimentSpec, GridSpec, condition_text, conditions
+from hpo.spec import (
+    ExperimentSpec,
+    FloatParameter,
+    FoundParameter,
+    GridSpec,
+    condition_text,
+    conditions,
+)
 from hpo.workspace import planned_opening
 from trainables import LR
 
@@ -113,6 +120,10 @@ def _ends_and_limits(spec: ExperimentSpec) -> list[str]:
     return lines
 
 
+SOME_RANGE = (1e-9, 1e9)
+"""Of a learning rate that is still to be found; what is drawn from it is used nowhere."""
+
+
 def first_params(
     spec: ExperimentSpec, n: int, opening: list[dict[str, Any]] | None = None
 ) -> list[dict[str, Any]]:
@@ -123,8 +134,10 @@ def first_params(
         n: how many configs, unless the search has fewer.
         opening: what the search begins with; None for what the spec itself says.
     """
-    study = _study_in_memory(spec, opening)
-    return [ask(study, spec.search_space).params for _ in range(min(n, n_trials_of(spec)))]
+    whole = _as_if_found(spec)
+    study = _study_in_memory(whole, opening)
+    drawn = [ask(study, whole.search_space).params for _ in range(min(n, n_trials_of(spec)))]
+    return [_without_found(spec, params) for params in drawn]
 
 
 def first_config(spec: ExperimentSpec, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,8 +145,35 @@ def first_config(spec: ExperimentSpec, given: Mapping[str, Any]) -> dict[str, An
 
     A parameter that only they make active has its default, if there is one.
     """
-    space, trial = spec.search_space, _study_in_memory(spec).ask()
-    return {**draw(trial, space, {**defaults(space), **given}), **given}
+    whole = _as_if_found(spec)
+    space, trial = whole.search_space, _study_in_memory(whole).ask()
+    drawn = draw(trial, space, {**defaults(space), **given})
+    return {**_without_found(spec, drawn), **given}
+
+
+def _as_if_found(spec: ExperimentSpec) -> ExperimentSpec:
+    """With some range where one is to be found: it takes its place among what is drawn.
+
+    Without it a Sobol sequence of one dimension less would draw the others otherwise.
+    """
+    found = {
+        name: FloatParameter(
+            type="float",
+            low=SOME_RANGE[0] if parameter.low is None else parameter.low,
+            high=SOME_RANGE[1] if parameter.high is None else parameter.high,
+            log=True,
+        )
+        for name, parameter in spec.search_space.items()
+        if isinstance(parameter, FoundParameter)
+    }
+    return spec.model_copy(update={"search_space": {**spec.search_space, **found}})
+
+
+def _without_found(spec: ExperimentSpec, params: Mapping[str, Any]) -> dict[str, Any]:
+    space = spec.search_space
+    return {
+        name: one for name, one in params.items() if not isinstance(space[name], FoundParameter)
+    }
 
 
 def _study_in_memory(

@@ -13,6 +13,9 @@ import pytest
 from commands import Shell, assert_no_traceback
 from gate import Gate, halt
 
+from hpo.errors import RunInterruptedError
+from hpo.execution import InterruptFlag
+
 MY_MODULE = '''
 def train(config, trial):
     """Halts at the test's `Gate`, so that an interrupt comes in the middle of trial 2."""
@@ -201,3 +204,24 @@ def test_ctrl_c_while_ray_starts_ends_it_then_and_there(
     _, left = psutil.wait_procs(started, timeout=30)
     assert left == []
     assert not (user.folder / "runs" / "early" / "spec.yaml").exists()
+
+
+class Goodbye:
+    """Interrupts the process when Python cleans it up."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_that_python_loses_while_it_cleans_up_ends_the_start_all_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An exception in ``__del__``, or when a weak reference ends, is printed and dropped."""
+    things, message = [Goodbye()], "interrupted before anything was run"
+    with (
+        InterruptFlag() as interrupt,
+        pytest.raises(RunInterruptedError, match=message),
+        interrupt.at_once(),
+    ):
+        things.clear()
+    assert capsys.readouterr().err == ""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import Any
 
 from hpo.errors import RunInterruptedError
 
@@ -36,15 +38,18 @@ class InterruptFlag:
         Raises:
             RunInterruptedError: if a signal comes, or has come before.
         """
-        self._is_urgent = True
+        self._is_urgent, unraisable = True, sys.unraisablehook
+        sys.unraisablehook = lambda lost: _tell_lost(lost, unraisable)
         try:
             if not self.is_set:
                 yield
-                return
+                # Set, but nothing raised: Python drops what is raised while it cleans up.
+                if not self.is_set:
+                    return
         except KeyboardInterrupt:
             pass  # told below, as one that came before
         finally:
-            self._is_urgent = False
+            self._is_urgent, sys.unraisablehook = False, unraisable
         signum = self.signum or signal.SIGINT
         raise RunInterruptedError(signum, "interrupted before anything was run")
 
@@ -72,3 +77,9 @@ class InterruptFlag:
     def is_set(self) -> bool:
         """Whether a signal has come."""
         return self.signum is not None
+
+
+def _tell_lost(lost: Any, tell: Callable[[Any], object]) -> None:
+    """Of an exception that Python could not raise; the flag has kept an interrupt."""
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        tell(lost)

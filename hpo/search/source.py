@@ -379,9 +379,19 @@ class StudySource:
 
     def _remember(self, trial: FrozenTrial) -> None:
         """What a COMPLETE trial came to answers every later one of the same config and seed."""
-        if trial.state == TrialState.COMPLETE:
+        if trial.state == TrialState.COMPLETE and not self._is_refused_now(trial):
             task = self._tasks.trial(trial.number, trial.params)
             self._answers.setdefault(task.identity, trial.number)
+
+    def _is_refused_now(self, trial: FrozenTrial) -> bool:
+        """Whether limits that an earlier start did not have forbid its config."""
+        facts = trial.user_attrs
+        return any(
+            excess > 0
+            for name, limit in self._spec.constraints.items()
+            if name in facts
+            for excess in limit.excesses(facts[name]).values()
+        )
 
     def _stop_if_all_fail_alike(self) -> None:
         ended = []
