@@ -43,7 +43,7 @@ def run_stages(
             tune.with_resources(TrialActor, {"cpu": resources.cpu, "gpu": resources.gpu}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=StageScheduler(searcher),
+                scheduler=_WarmWorkers(searcher, concurrency),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -58,6 +58,25 @@ def run_stages(
         ).fit()
     if searcher.error is not None:
         raise searcher.error
+
+
+class _WarmWorkers(StageScheduler):
+    """Has Ray keep all its workers between two stages.
+
+    There nothing is staged, and Ray keeps one worker of all. Another one, as soon as it is asked
+    for, is given up for the one that is free by then: where tasks are shorter than the start of a
+    worker, all that follows would run on one.
+    """
+
+    def __init__(self, searcher: TaskSearcher, concurrency: int) -> None:
+        super().__init__(searcher)
+        self._n_to_keep = concurrency
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A task is about to start; the first one says what a worker needs."""
+        tune_controller._actor_cache.increase_max(trial.placement_group_factory, self._n_to_keep)
+        self._n_to_keep = 0
+        super().on_trial_add(tune_controller, trial)
 
 
 class _StopWhen(Stopper):
