@@ -175,7 +175,7 @@ class TaskList:
     ) -> None:
         """``on_end`` gets each task, its last report and the seconds of all its epochs."""
         self._tasks, self._on_end = list(tasks), on_end
-        self._seconds: dict[Path, float] = {}
+        self._seconds: dict[Path, dict[tuple[int, bool], float]] = {}
 
     def next_task(self) -> TrialTask | None:
         """The tasks in order."""
@@ -185,16 +185,16 @@ class TaskList:
         """Nothing stops them."""
 
     def reported(self, task: TrialTask, report: EpochReport) -> None:
-        """Add up the seconds."""
-        key = task.context.folder  # each task has its own
-        self._seconds[key] = self._seconds.get(key, 0.0) + report.seconds
+        """Keep the seconds of each epoch: a trainable that ends by itself tells its last twice."""
+        seconds = self._seconds.setdefault(task.context.folder, {})  # each task has its own
+        seconds[report.epoch, report.ending == "failed"] = report.seconds
 
     def ended(self, task: TrialTask, report: EpochReport | None) -> None:
         """Hand the task over."""
         report = report or worker_died(task)
         self.reported(task, report)
         remove_checkpoints(task.context.folder)
-        self._on_end(task, report, self._seconds[task.context.folder])
+        self._on_end(task, report, sum(self._seconds[task.context.folder].values()))
 
 
 class SideBySide:

@@ -247,6 +247,24 @@ def test_finalists_stay_what_they_are_until_more_trials_have_ended() -> None:
     assert recorded_finalists(study) == []
 
 
+def test_an_epoch_that_is_told_twice_took_its_seconds_once(
+    branin: MakeSpec, tmp_path: Path
+) -> None:
+    """A trainable that ends by itself tells its last epoch again; one that raises adds to it."""
+    tasks = TaskFactory(spec=branin(), import_paths=(), folder=tmp_path, data_dir=tmp_path)
+    heard: list[float] = []
+    stage = TaskList(
+        [tasks.rerun(0, {}, 0), tasks.rerun(0, {}, 1)], lambda *end: heard.append(end[2])
+    )
+    for ending, seconds in (("complete", 2.0), ("failed", 0.5)):
+        task = stage.next_task()
+        assert task is not None
+        for epoch in (1, 2):
+            stage.reported(task, EpochReport(epoch=epoch, metrics={}, seconds=2.0))
+        stage.ended(task, EpochReport(epoch=2, metrics={}, seconds=seconds, ending=ending))
+    assert heard == [4.0, 4.5]
+
+
 def test_two_lists_of_tasks_are_one_stage(branin: MakeSpec, tmp_path: Path) -> None:
     """All of the first, then the second, while the first still runs; each hears of its own."""
     tasks = TaskFactory(spec=branin(), import_paths=(), folder=tmp_path, data_dir=tmp_path)
