@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -189,3 +190,16 @@ def _new_experiment(name: str) -> ExperimentRecord:
 
 def _objective(task: TrialTask, report: EpochReport) -> float:
     return math.nan if report.ending == "failed" else report.quantities[task.metric]
+
+
+def outline(worker: OneWorker) -> list[tuple[Any, ...]]:
+    """All that its study says of its trials, but when."""
+    return [
+        (t.state, t.params, t.values, t.intermediate_values, t.user_attrs)
+        for t in worker.study.trials
+    ]
+
+
+def trained(worker: OneWorker) -> Counter[str]:
+    """Trial and epoch of everything that was paid for, as the trainable itself has counted it."""
+    return Counter((worker.folder / "trained.txt").read_text().splitlines())

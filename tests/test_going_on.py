@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from one_worker import KilledError, OneWorker
+from one_worker import KilledError, OneWorker, outline, trained
 from optuna.trial import TrialState
 
 from hpo.execution import TrialDrive
@@ -62,18 +61,6 @@ def begin(tmp_path: Path) -> Begin:
         return OneWorker(f"{text}scheduler: {SCHEDULERS[scheduler]}\n", folder)
 
     return make
-
-
-def outline(worker: OneWorker) -> list[tuple[Any, ...]]:
-    return [
-        (t.state, t.params, t.values, t.intermediate_values, t.user_attrs)
-        for t in worker.study.trials
-    ]
-
-
-def trained(worker: OneWorker) -> Counter[str]:
-    """Trial and epoch of everything that was paid for, as the trainable itself has counted it."""
-    return Counter((worker.folder / "trained.txt").read_text().splitlines())
 
 
 def checkpoints(worker: OneWorker) -> list[Path]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from one_worker import KilledError, OneWorker
+from one_worker import KilledError, OneWorker, outline, trained
 from optuna.trial import FrozenTrial
 
 from hpo.errors import SpecError, UsageError
@@ -85,18 +85,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> OneWorker:
 def begin(tmp_path: Path) -> Begin:
     """Searches in a folder of their own."""
     return partial(begun, tmp_path)
-
-
-def outline(worker: OneWorker) -> list[tuple[Any, ...]]:
-    return [
-        (t.state, t.params, t.values, t.intermediate_values, t.user_attrs)
-        for t in worker.study.trials
-    ]
-
-
-def trained(worker: OneWorker) -> Counter[str]:
-    """Trial and epoch of everything that was paid for, as the trainable itself has counted it."""
-    return Counter((worker.folder / "trained.txt").read_text().splitlines())
 
 
 def children(worker: OneWorker) -> list[FrozenTrial]:
@@ -420,7 +408,7 @@ WRONG = {
     "budget.n_trials=3": "is the population of scheduler pbt, which needs 4 trials, got 3",
     "budget.patience_trials=3": "is no end for scheduler pbt",
     "budget.target_value=3": "is no end for scheduler pbt",
-    "trial_seed=common": "a seed of its own",
+    "trial_seed=common": "answers no trial by another one; drop `trial_seed: common`",
     "stages=[[speed], [offset, kind]]": "knows no stages",
     "sampler=grid": "sampler grid tries every combination",
     "objective=[{metric: total, direction: maximize}, {metric: b, direction: minimize}]": (

@@ -131,13 +131,10 @@ def build_sampler(
     logging.getLogger("optuna.samplers").setLevel(logging.ERROR)
     if isinstance(spec, AutoSpec):
         spec, _ = choose_sampler(space, n_trials, n_objectives)
+    if isinstance(spec, GpSpec) and n_objectives > 1:
+        return _gp_of_several(spec, space, study_seed)
     if isinstance(spec, GpSpec):
-        several = n_objectives > 1
-        return (
-            _gp_of_several(spec, space, study_seed)
-            if several
-            else _gp(spec, space, study_seed, n_seeds)
-        )
+        return _gp(spec, space, study_seed, n_seeds)
     return SAMPLERS[type(spec)](spec, space, study_seed)
 
 

@@ -29,7 +29,8 @@ def pbt_rules(data: Mapping[str, Any]) -> Problems:
     if data.get("trial_seed") == "common":
         yield (
             ("trial_seed",),
-            "scheduler pbt trains each trial with a seed of its own; drop `trial_seed: common`",
+            "scheduler pbt answers no trial by another one; drop `trial_seed: common`, "
+            "which is for that",
         )
     sampler = data.get("sampler")
     if "grid" in (sampler, sampler.get("name") if isinstance(sampler, Mapping) else None):
