@@ -26,6 +26,7 @@ from hpo.search.space import (
     grid_points,
     n_distinct_configs,
     n_grid_cells,
+    n_grid_points,
     values,
 )
 from hpo.search.staged import named_search, search_sampler
@@ -55,6 +56,7 @@ __all__ = [
     "is_spent_on",
     "n_distinct_configs",
     "n_grid_cells",
+    "n_grid_points",
     "n_spent",
     "n_trials_of",
     "named_sampler",
