@@ -448,6 +448,7 @@ def test_the_tables_fit_80_columns(value: float, seconds: float) -> None:
             "n_seconds": 1000,
             "seconds_rank_correlation": 0.5,
         },
+        "limits_error": {"n_judged": 1000, "share": 0.5, "share_of_guess": 0.5},
         "strategies": [strategy_as_json(strategy, [value], "minimize")],
     }
     lines = replay_text(summary).splitlines()

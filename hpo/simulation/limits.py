@@ -51,9 +51,14 @@ class Limits:
             name: [config.limited.get(name, ()) for config in trained]
             for name in sorted({name for config in trained for name in config.limited})
         }
-        known = (None, None) if scales_of is None else (scales_of._facts, scales_of._metrics)
-        self._facts = _quantities(facts, encoded, rng, known[0])
-        self._metrics = _quantities(metrics, encoded, rng, known[1])
+        kernels = {} if scales_of is None else scales_of.kernels
+        self._facts = _quantities(facts, encoded, rng, kernels)
+        self._metrics = _quantities(metrics, encoded, rng, kernels)
+
+    @property
+    def kernels(self) -> dict[str, Any]:
+        """Of each quantity, with its parameters."""
+        return {name: one.kernel for name, one in (*self._facts.items(), *self._metrics.items())}
 
     def facts(self, row: FloatArray) -> dict[str, float]:
         """What is known of a config before any training."""
@@ -91,7 +96,7 @@ def _quantities(
     curves: Mapping[str, Sequence[Sequence[float]]],
     encoded: FloatArray,
     rng: np.random.Generator,
-    scales_of: Mapping[str, _Quantity] | None,
+    kernels: Mapping[str, Any],
 ) -> dict[str, _Quantity]:
     """Of each name a curve of every config, which may be empty; at most `N_ROWS` epochs."""
     found = {}
@@ -99,8 +104,7 @@ def _quantities(
         rows, targets = _table(of_configs, encoded)
         chosen = rng.permutation(len(targets))[:N_ROWS]
         if chosen.size:
-            kernel = None if scales_of is None else scales_of[name].kernel
-            found[name] = _Quantity(rows[chosen], targets[chosen], kernel)
+            found[name] = _Quantity(rows[chosen], targets[chosen], kernels.get(name))
     return found
 
 
