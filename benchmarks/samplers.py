@@ -11,8 +11,9 @@ integers, the indices of their ordered values.
 `auto` is a whole experiment of ours: 48 trials, 3 finalists on 3 fresh seeds each, and 3 more seeds
 of the winner for the value that is reported. `auto-per_trial` is the same with
 `trial_seed: per_trial`; `auto-independent` is `auto` where the trial's seed decides nothing: each
-training is a draw of its own, as of a trainable that does not go by its seed. The others spend all 60 on trials, at Optuna's defaults, and believe their best one. "Random-equivalents" is
-how many random trials it takes until their best one is, on average, as good a choice.
+training is a draw of its own, as of a trainable that does not go by its seed. The others spend all
+60 on trials, at Optuna's defaults, and believe their best one. "Random-equivalents" is how many
+random trials it takes until their best one is, on average, as good a choice.
 """
 
 from __future__ import annotations
