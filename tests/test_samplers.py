@@ -157,6 +157,20 @@ def test_every_sampler_draws_only_configs_that_the_validator_accepts(
         assert check_params(space, params) == []
 
 
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {CmaesSpec}, key=name_of), ids=name_of)
+@settings(deadline=None, max_examples=5)
+@given(space=conditional_spaces(small), seed=st.integers(0, 99))
+def test_so_does_every_sampler_of_several_objectives(
+    kind: type[Any], space: Space, seed: int
+) -> None:
+    sampler = build_sampler(spec_of(kind), space, seed, N_TRIALS, n_objectives=2)
+    study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
+    for number in range(N_TRIALS):
+        trial = ask(study, space)
+        assert check_params(space, trial.params) == []
+        study.tell(trial, [number % 3, number % 2])
+
+
 @every_sampler
 def test_no_sampler_speaks_about_each_trial_of_a_conditional_space(
     kind: type[Any], capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
