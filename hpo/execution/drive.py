@@ -214,11 +214,8 @@ class TrialDrive:
         except ValueError as error:
             raise InfeasibleConfigError(str(error), str(error)) from None
         self._facts = facts  # also of a config that is about to be refused
-        for name, limit in self._task.constraints.items():
-            for end, excess in limit.excesses(facts[name]).items() if name in facts else ():
-                if excess > 0:
-                    place = f"constraints.{name}.{end}={getattr(limit, end):g}"
-                    raise InfeasibleConfigError(f"{name}={facts[name]:g} breaks {place}", place)
+        if (broken := self._task.broken_limit(facts)) is not None:
+            raise InfeasibleConfigError(*broken)
         return facts
 
     def _only_report(self) -> EpochReport:

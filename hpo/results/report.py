@@ -18,6 +18,7 @@ from hpo.results.outcome import Finalist, Outcome, breaks_limits
 from hpo.results.pareto import front_of, others_text, rule_text, seen_by_each_objective, shown
 from hpo.results.retrain import test_interval
 from hpo.spec import condition_text
+from storage import was_answered
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -60,7 +61,7 @@ def write_report(outcome: Outcome, study: Study, path: Path) -> None:
         n_rerun_seeds=max((len(one.reruns) for one in outcome.finalists), default=0),
         states=Counter(trial.state.name for trial in outcome.trials),
         n_beyond=sum(breaks_limits(trial) for trial in outcome.trials),
-        n_answered=sum("answered_by" in trial.user_attrs for trial in outcome.trials),
+        n_answered=sum(map(was_answered, outcome.trials)),
         causes=Counter(_cause(t) for t in outcome.trials if t.state == TrialState.FAIL),
         failures=_failures(outcome),
         seconds=_seconds(outcome),

@@ -16,7 +16,7 @@ from hpo.search.pbt import search_source
 from hpo.search.samplers import SAMPLERS, build_sampler, named_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
 from hpo.search.shared import SharedCourses, recorded_course
-from hpo.search.source import ANSWERED_BY, SearchObserver, StudySource
+from hpo.search.source import SearchObserver, StudySource
 from hpo.search.space import (
     Space,
     ask,
@@ -26,13 +26,13 @@ from hpo.search.space import (
     grid_points,
     n_distinct_configs,
     n_grid_cells,
+    n_grid_points,
     values,
 )
 from hpo.search.staged import named_search, search_sampler
 from hpo.search.timed import TimedSampler
 
 __all__ = [
-    "ANSWERED_BY",
     "SAMPLERS",
     "SCHEDULERS",
     "ManyStudies",
@@ -55,6 +55,7 @@ __all__ = [
     "is_spent_on",
     "n_distinct_configs",
     "n_grid_cells",
+    "n_grid_points",
     "n_spent",
     "n_trials_of",
     "named_sampler",
