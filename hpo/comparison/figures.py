@@ -25,10 +25,7 @@ def curves_figure(comparison: Comparison) -> Figure:
     figure = _figure(11, 3.6)
     axes = figure.subplots(1, 3, sharey=True)
     draw = {
-        "trials": lambda sampler: (
-            np.arange(1.0, comparison.n_trials + 1),
-            comparison.curves(sampler),
-        ),
+        "trials": comparison.curves_by_trial,
         "epochs": lambda sampler: comparison.curves_over("epochs", sampler),
         "seconds, sampler included": lambda sampler: comparison.curves_over("seconds", sampler),
     }
