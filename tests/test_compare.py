@@ -27,9 +27,10 @@ from rich.console import Console
 from selenium.webdriver import Chrome
 
 from hpo.compare import WorkerClock, stages
-from hpo.comparison import Comparison, comparison_text, study_run, write_files
+from hpo.comparison import Comparison, as_json, comparison_text, study_run, write_files
 from hpo.comparison.curves import resampled
 from hpo.comparison.figures import cliques, ranks_figure
+from hpo.comparison.files import curves_csv, studies_csv
 from hpo.comparison_progress import ComparisonProgress
 from hpo.comparison_workspace import (
     known_samplers,
@@ -576,6 +577,7 @@ def test_few_seeds_show_no_difference_however_large() -> None:
     text = comparison_text(a_comparison(n_seeds=4, gain=100.0))
     assert "No significant difference between any two samplers." in text
     assert " beats " not in text
+    assert "could become significant, however large. 7 can." in text.replace("\n ", "")
 
 
 @pytest.mark.parametrize("gain", [1.0, 1e-6, 1e6])
@@ -628,26 +630,22 @@ def test_random_equivalents_are_trials_of_all_seeds_and_worst_where_they_have_no
     assert table_cell(comparison, "good", "= random") == "-"
 
 
-def test_seconds_of_the_sampler_are_told_apart_from_those_of_training(tmp_path: Path) -> None:
+def test_seconds_of_the_sampler_are_told_apart_from_those_of_training() -> None:
     """Four trials of two epochs of half a second; a tenth of a second for each proposal."""
     comparison = a_comparison(n_seeds=2)
     assert comparison.timing.training_s["good"] == pytest.approx(4.0)
     assert comparison.timing.sampler_s["good"] == pytest.approx(0.4)
     text = comparison_text(comparison).replace("\n ", "")
-    assert "seconds of the sampler in a study: random 0.4, good 0.4, same 0.3" in text
-    write_files(comparison, tmp_path)
-    for name, n in (("results.csv", 4), ("curves.csv", 1)):
-        first = next(csv.DictReader((tmp_path / name).open()))
+    assert "training + of the sampler in a study: random 4.0 + 0.4, good 4.0 + 0.4, same 3" in text
+    for table, n in ((studies_csv(comparison), 4), (curves_csv(comparison), 1)):
+        first = next(csv.DictReader(table.splitlines()))
         assert float(first["training_s"]) == pytest.approx(n)
         assert float(first["sampler_s"]) == pytest.approx(n / 10)
-    timing = json.loads((tmp_path / "results.json").read_text())["timing"]
+    timing = as_json(comparison)["timing"]
     assert timing["training_s"]["same"] == pytest.approx(3.0)
     assert timing["sampler_s"]["same"] == pytest.approx(0.3)
     assert timing["studies"][0]["training_s"] == pytest.approx(4.0)
     assert timing["studies"][0]["sampler_s"] == pytest.approx(0.4)
-    page = re.sub(r"\s+", " ", (tmp_path / "report.html").read_text())
-    assert re.search(r'training s</th>\s*<th scope="col" class="n">sampler s</th>', page)
-    assert re.search(r'<td class="n">4\.00</td>\s*<td class="n">0\.40</td>', page)
 
 
 def test_curves_over_epochs_and_seconds_show_what_had_been_reached_by_then() -> None:
@@ -675,7 +673,7 @@ def test_curves_over_epochs_begin_with_the_first_success_and_keep_the_last() -> 
     assert set(short) == {3.0}
 
 
-def test_a_config_that_was_refused_is_no_trial_of_a_curve(tmp_path: Path) -> None:
+def test_a_config_that_was_refused_is_no_trial_of_a_curve() -> None:
     """It has cost nothing, so that the budget begins behind it; its sampler's time is counted."""
     comparison = a_comparison(n_seeds=1)
     refused = a_run("good", 0, [None, None, 4.0, None, 3.0, 2.0, 1.0], [1.0] * 3)
@@ -684,10 +682,9 @@ def test_a_config_that_was_refused_is_no_trial_of_a_curve(tmp_path: Path) -> Non
     assert comparison.mean_curve("good").tolist() == [4.0, 3.0, 2.0, 1.0]
     assert refused.epochs.tolist() == [2, 4, 6, 8]
     assert refused.sampler_s == pytest.approx([0.3, 0.5, 0.6, 0.7])
-    write_files(comparison, tmp_path)
-    rows = csv.DictReader((tmp_path / "curves.csv").open())
+    rows = csv.DictReader(curves_csv(comparison).splitlines())
     assert [row["trial"] for row in rows if row["sampler"] == "good"] == ["2", "4", "5", "6"]
-    (row,) = (r for r in csv.DictReader((tmp_path / "results.csv").open()) if r["trial"] == "6")
+    (row,) = (r for r in csv.DictReader(studies_csv(comparison).splitlines()) if r["trial"] == "6")
     assert (row["n_trials"], row["n_infeasible"]) == ("4", "3")
 
 
@@ -779,6 +776,8 @@ def test_the_files_hold_everything_and_are_the_same_each_time(tmp_path: Path) ->
     assert "Note: the grid has 3 cells, fewer than 4 trials." in page
     assert "good beats random" in page
     assert page.count("data:image/png;base64,") == 3
+    assert re.search(r'training s</th>\s*<th scope="col" class="n">sampler s</th>', page)
+    assert re.search(r'<td class="n">4\.00</td>\s*<td class="n">0\.40</td>', page)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
 
 

@@ -172,7 +172,7 @@ def test_the_expected_best_is_the_mean_over_all_draws(pool: np.ndarray, n_draws:
     assert expected_best(np.sort(pool), n_draws) == pytest.approx(np.mean(best), abs=1e-12)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(pools, st.floats(0, 1), st.randoms())
 def test_equivalent_draws_are_as_many_as_are_expected_to_get_there(
     pool: np.ndarray, share: float, order: random.Random

@@ -151,6 +151,10 @@ def _power_sentence(comparison: Comparison) -> str:
     sentence = f"{_count(n_seeds, 'seed')} can show p >= {p_text(least_p(n_seeds))} at best"
     if n_pairs > 1:
         sentence += f", {p_text(comparison.least_p)} after Holm over {n_pairs} pairs"
+    if comparison.least_p > ALPHA:
+        sentence += (
+            f": no difference could become significant, however large. {seeds_needed(n_pairs)} can"
+        )
     return f"{sentence}."
 
 
@@ -176,9 +180,15 @@ def power_warning(n_seeds: int, n_samplers: int) -> str | None:
 def timing_line(comparison: Comparison) -> str:
     """Where the time went."""
     timing = comparison.timing
-    samplers = ", ".join(f"{s} {seconds:.1f}" for s, seconds in timing.sampler_s.items())
+    studies = ", ".join(
+        f"{sampler} {training_s:.1f} + {timing.sampler_s[sampler]:.1f}"
+        for sampler, training_s in timing.training_s.items()
+    )
     busy = "" if timing.utilization is None else f", workers {timing.utilization:.0%} busy"
-    return f"{timing.wall_s:.0f} s in all{busy}; seconds of the sampler in a study: {samplers}"
+    return (
+        f"{timing.wall_s:.0f} s in all{busy}; seconds of training + of the sampler in a study: "
+        f"{studies}"
+    )
 
 
 def number(value: float | None) -> str:
