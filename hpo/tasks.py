@@ -26,7 +26,7 @@ from trainables import (
 EPOCH, OBJECTIVE, NUMBER = "epoch", "objective", "trial_number"
 """Keys of a worker's result that Ray's schedulers read."""
 
-FailCause = Literal["infeasible", "nan", "timeout", "out_of_memory", "error"]
+FailCause = Literal["infeasible", "nan", "timeout", "out_of_memory", "unknown_quantity", "error"]
 """Why a trial failed, for machines: what a sampler may learn from depends on it."""
 
 OUTPUT_FILE, TRACEBACK_FILE = "output.txt", "traceback.txt"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpo.results.finalists import close_to_winner
 from hpo.results.outcome import Outcome, breaks_limits
 from hpo.results.pareto import front_of, others_text, rule_text
 from hpo.results.report import REPORT_FILE
@@ -32,6 +33,8 @@ def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
         error = winner.reported.standard_error
         spread = "" if error is None else f" +- {error:.4f} (standard error)"
         rule = f"best mean of {len(outcome.finalists)} finalists"
+        if close := close_to_winner(outcome):
+            rule += f", not clearly better than trial {', '.join(map(str, close))}"
         if spec.is_multi_objective:
             n_front, rule = len(front_of(outcome.trials, spec)), rule_text(spec)
             front = f"{n_front} trials on it; finalists are its best in {metric}"

@@ -1,6 +1,6 @@
 """The search: spaces, samplers, schedulers, and the study as a source of tasks."""
 
-from hpo.search.advice import warnings_about
+from hpo.search.advice import surprises_of, warnings_about
 from hpo.search.ending import is_over, is_spent_on, n_spent, n_trials_of
 from hpo.search.many import ManyStudies
 from hpo.search.narrowing import awaits_lr_range, narrowed
@@ -29,7 +29,7 @@ from hpo.search.space import (
     n_grid_points,
     values,
 )
-from hpo.search.staged import named_search, search_sampler
+from hpo.search.staged import chosen_samplers, named_search, search_sampler
 from hpo.search.timed import TimedSampler
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "awaits_lr_range",
     "build_sampler",
     "build_scheduler",
+    "chosen_samplers",
     "defaults",
     "distributions",
     "draw",
@@ -67,6 +68,7 @@ __all__ = [
     "recorded_opening",
     "search_sampler",
     "search_source",
+    "surprises_of",
     "values",
     "warm_params",
     "warnings_about",

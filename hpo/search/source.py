@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
-from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError
+from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError, UsageError
 from hpo.search.ending import EarlyEnd, is_spent_on, n_spent, n_trials_of, take_up
 from hpo.search.holding import FIRST_VALUE, HeldBack
 from hpo.search.opening import enqueue_opening
@@ -242,6 +242,8 @@ class StudySource:
 
         Raises:
             UnfitEnvironmentError: if the data cannot be used; the trial goes back into the queue.
+            UsageError: if the first training to come to its end shows that nobody tells what the
+                spec limits.
         """
         if report is None and self._can_go_on(task):
             self._requeue(task.number)
@@ -256,6 +258,12 @@ class StudySource:
         if report.ending == "failed":
             self._warn(task, report)
             self._fail(self._running.pop(task.number), report)
+            if report.fail_cause == "unknown_quantity" and not self._answers:
+                _, _, reason = report.fail_reason.partition(": ")
+                raise UsageError(
+                    f"the search has stopped: {reason}. Mend `constraints`, and begin another: "
+                    f"-o name={self._spec.name}-2"
+                )
             return
         # Ray gives the report that triggered a stop to on_trial_complete alone. Unless it is
         # recorded here, a trial stopped at its first rung would have no value.
