@@ -256,7 +256,7 @@ def test_sqlite_lets_readers_read_and_keeps_what_is_committed(
             "journal_mode": "wal",
             "foreign_keys": 1,
             "synchronous": 2,  # FULL
-            "busy_timeout": 30_000,  # ms
+            "busy_timeout": 5_000,  # ms
         }
         engine.dispose()
 
