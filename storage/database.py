@@ -23,15 +23,17 @@ UNUSABLE = (sa.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, 
 BUSY_TIMEOUT_S = 5
 """Of SQLite itself, for a file that another process is writing to; then it is an outage."""
 
-SERVER_OPTIONS = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 30}
+SERVER_OPTIONS = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 30,
+    "client_encoding": "utf8",
+}
 """Of PostgreSQL's driver: what a network swallows is noticed within seconds, not hours; the second
-is in ms, the others are in s."""
+time is in ms, the others are in s. Databases of any encoding are read as text."""
 IDLE_TRANSACTION_S = 60
 """After so long PostgreSQL ends a transaction of a process that has stopped in the midst of it:
 nobody could take over what it drives."""
-
-UNUSABLE = (sa.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, OSError, ValueError)
-"""What SQLAlchemy, Optuna and the drivers raise for a URL or a database that cannot be used."""
 
 
 def database_exists(url: str) -> bool:

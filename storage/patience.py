@@ -50,16 +50,23 @@ class Patience:
         """The answer of ``operation``, which is told whether it is repeated.
 
         One that is repeated may have been committed before: the connection can be lost between a
-        commit and the word that it has happened.
+        commit and the word that it has happened. It may even be in the midst of it: then the
+        database first refuses what is there twice, and another attempt finds it.
 
         Raises:
             DatabaseError: if the database has not answered for ``PATIENCE_S``.
             Exception: whatever else ``operation`` raises.
         """
         began, wait_s, is_repeated, is_told = time.monotonic(), FIRST_WAIT_S, False, False
+        has_been_refused = False
         while True:
             try:
                 answer = operation(is_repeated)
+            except sa.exc.IntegrityError:
+                if not is_repeated or has_been_refused:
+                    raise
+                has_been_refused = True
+                continue
             except Exception as error:
                 if (reason := outage(error)) is None:
                     raise
