@@ -159,7 +159,7 @@ def run_workers(
             tracker.abandon()
             raise
         finally:
-            is_quiet = tracker.close(status, is_urgent=interrupt.is_set)
+            is_quiet = tracker.close(status, is_urgent=interrupt.is_set or lease.is_lost)
     return models, is_quiet
 
 

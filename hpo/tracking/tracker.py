@@ -96,8 +96,10 @@ class Tracker:
         try:
             if self._projection is None:
                 self._projection = self._open_projection()
-                self._projection.put_parent({}, status="RUNNING")
-            write(self._projection)
+                if not self._is_abandoned:  # which may have come while MLflow was being imported
+                    self._projection.put_parent({}, status="RUNNING")
+            if not self._is_abandoned:
+                write(self._projection)
         except Exception as error:  # noqa: BLE001  MLflow is a picture; it must not stop the search
             self._projection = None
             self._retry_at = time.monotonic() + RETRY_S
