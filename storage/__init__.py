@@ -19,6 +19,7 @@ from storage.ledger import (
     TestReading,
 )
 from storage.studies import (
+    ANSWERED_BY,
     SearchEnd,
     constraints_of,
     count_states,
@@ -40,10 +41,12 @@ from storage.studies import (
     search_end,
     stage_of,
     study_exists,
+    was_answered,
     was_refused,
 )
 
 __all__ = [
+    "ANSWERED_BY",
     "LEASE_S",
     "ComparisonLedger",
     "ComparisonRecord",
@@ -85,5 +88,6 @@ __all__ = [
     "shown_url",
     "stage_of",
     "study_exists",
+    "was_answered",
     "was_refused",
 ]
