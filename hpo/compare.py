@@ -19,7 +19,6 @@ from hpo.comparison_workspace import (
     N_RERUNS,
     ComparisonWorkspace,
     Plan,
-    comparison_folder,
     find_comparison,
     open_comparison,
 )
@@ -29,7 +28,7 @@ from hpo.places import Places
 from hpo.search import ManyStudies, SharedCourses, StudySource, TimedSampler, recorded_course
 from hpo.tasks import EpochReport, TaskList, TaskSource, TrialTask
 from hpo.workspace import exclusive, make_folder, now, storage_errors
-from storage import ComparisonRecord, EpochRecord, RerunRecord, StudyKey
+from storage import ComparisonRecord, EpochRecord, Lease, RerunRecord, StudyKey
 from trainables import BEST_WEIGHTS
 
 Rerun = tuple[StudyKey, TrialTask]
@@ -66,14 +65,14 @@ def compare_samplers(
         find_comparison(plan, places, resume=resume)
         make_folder(out)  # now: at the end hours would be lost
         name = plan.spec.name
-        with exclusive(comparison_folder(places, name), f"comparison {name!r}"):
+        with exclusive(places, name, "comparison") as lease:
             # Again, now that no other driver can change it.
             recorded = find_comparison(plan, places, resume=resume)
             workspace = open_comparison(plan, places, recorded)
             if workspace.record.finished_at is None:
                 progress.say(f"{name}: starting Ray; results will be in {out}")
                 with ray_cluster(plan.spec.resources, interrupt) as n_fitting:
-                    run_workers(workspace, progress, n_fitting, interrupt)
+                    run_workers(workspace, progress, n_fitting, interrupt, lease)
                 if interrupt.signum is not None:
                     raise RunInterruptedError(
                         interrupt.signum,
@@ -90,13 +89,14 @@ def run_workers(
     progress: ComparisonProgress,
     n_fitting: int,
     interrupt: InterruptFlag,
+    lease: Lease,
 ) -> None:
     """Everything that trains."""
 
     def is_interrupted() -> bool:
         if interrupt.is_set:
             progress.say("interrupted: ending the trials that run, which takes up to 10 s")
-        return interrupt.is_set
+        return interrupt.is_set or lease.is_lost
 
     concurrency = min(n_fitting, workspace.plan.spec.concurrency or n_fitting)
     clock = WorkerClock()

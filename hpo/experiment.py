@@ -43,6 +43,8 @@ from hpo.workspace import (
     storage_errors,
 )
 from storage import (
+    Lease,
+    LostLeaseError,
     TestReading,
     record_finalists,
     recorded_finalists,
@@ -79,7 +81,7 @@ def run_experiment(
     """
     with storage_errors(), InterruptFlag() as interrupt:
         find_record(spec, places, resume=resume)
-        with exclusive(places.run_folder(spec.name)):
+        with exclusive(places, spec.name) as lease:
             # Again, now that no other driver can change it.
             recorded = find_record(spec, places, resume=resume)
             if recorded is not None and is_finished(
@@ -100,7 +102,7 @@ def run_experiment(
                 recorded = replace(recorded, finished_at=None)  # it goes on
             with ray_cluster(spec.resources, interrupt) as n_fitting:
                 workspace = open_workspace(spec, places, recorded)
-                models, is_quiet = run_workers(workspace, progress, n_fitting, interrupt)
+                models, is_quiet = run_workers(workspace, progress, n_fitting, interrupt, lease)
             if interrupt.signum is not None:
                 raise RunInterruptedError(
                     interrupt.signum,
@@ -111,20 +113,29 @@ def run_experiment(
 
 
 def run_workers(
-    workspace: Workspace, progress: RunProgress, n_fitting: int, interrupt: InterruptFlag
+    workspace: Workspace,
+    progress: RunProgress,
+    n_fitting: int,
+    interrupt: InterruptFlag,
+    lease: Lease,
 ) -> tuple[list[PackedModel], bool]:
     """Everything that trains.
 
     Returns the retrained winner, or nothing if it was exported before, and whether MLflow is
     quiet: two writers at a time would double its runs.
 
-    At the end nothing is RUNNING in the study, and MLflow has been told all it would hear.
+    At the end nothing is RUNNING in the study, and MLflow has been told all it would hear. One who
+    has lost the lease leaves both to the process that has it.
+
+    Raises:
+        LostLeaseError: if another process has taken over.
+        Exception: whatever a stage raised.
     """
 
     def is_interrupted() -> bool:
         if interrupt.is_set:
             progress.say("interrupted: ending the trials that run, which takes up to 10 s")
-        return interrupt.is_set
+        return interrupt.is_set or lease.is_lost
 
     models: list[PackedModel] = []
     tracker = Tracker(
@@ -141,8 +152,14 @@ def run_workers(
         )
         status = "KILLED" if interrupt.is_set else "RUNNING"
     finally:
-        requeue_running(workspace.study)
-        is_quiet = tracker.close(status, is_urgent=interrupt.is_set)
+        try:
+            lease.confirm()
+            requeue_running(workspace.study)
+        except LostLeaseError:
+            tracker.abandon()
+            raise
+        finally:
+            is_quiet = tracker.close(status, is_urgent=interrupt.is_set or lease.is_lost)
     return models, is_quiet
 
 

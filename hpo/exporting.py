@@ -112,7 +112,7 @@ def export_experiment(
         workspace = find_workspace(name, places)
         outcome = exported_outcome(workspace)
         exports = Exports(entries=[], failures={})
-        with exclusive(workspace.folder):
+        with exclusive(places, name):
             winner = find_winner(outcome, workspace.folder)
             wanted = formats or (FORMATS if winner.weights is not None else ("torchscript",))
             refuse_what_cannot_be_rebuilt(outcome, winner, wanted)
@@ -298,7 +298,7 @@ def register_experiment(
     with storage_errors():
         workspace = find_workspace(name, places)
         outcome = exported_outcome(workspace)
-        with exclusive(workspace.folder):
+        with exclusive(places, name):
             manifest = read_manifest(workspace.folder)
             path = verified(workspace.folder, MODEL_FILE, manifest)
             evidence = read_evidence(verified(workspace.folder, EVIDENCE_FILE, manifest))

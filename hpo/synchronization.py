@@ -101,7 +101,7 @@ def synchronize_by_name(name: str, places: Places) -> int:
     """
     with storage_errors():
         workspace = find_workspace(name, places)
-        with exclusive(workspace.folder):
+        with exclusive(places, name):
             return _synchronize(workspace)
 
 

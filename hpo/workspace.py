@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import fcntl
-import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,12 +41,16 @@ from hpo.spec import (
 )
 from hpo.tasks import TaskFactory
 from storage import (
+    LEASE_S,
     DatabaseError,
     ExperimentRecord,
+    Lease,
+    LeaseHeldError,
     Ledger,
     LrRangeRecord,
     create_pareto_study,
     database_exists,
+    hold_lease,
     open_engine,
     open_optuna_storage,
     shown_url,
@@ -376,26 +378,26 @@ def now() -> dt.datetime:
 
 
 @contextmanager
-def exclusive(folder: Path, what: str | None = None) -> Iterator[None]:
-    """Keep a second driver of the same folder away; the lock goes with the process.
+def exclusive(places: Places, name: str, kind: str = "experiment") -> Iterator[Lease]:
+    """Keep other processes from driving the experiment ``name``, or what else has a name.
 
-    ``what`` it is that is driven, in words; an experiment called like the folder if None.
+    A process that is taken for dead and is not, because it was suspended, say, cannot write any
+    more once another one has taken over.
+
+    Raises:
+        StorageError: if it is being driven.
+        LostLeaseError: inside, at the next write, if another process has taken over.
     """
-    what = what or f"experiment {folder.name!r}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
+            lease = stack.enter_context(hold_lease(places.storage_url, f"{kind} {name!r}"))
+        except LeaseHeldError as error:
             raise StorageError(
-                f"{what} is being run by process {lock.read().strip()}; "
-                "wait for it, or begin another one under another name"
+                f"{error}. Wait for it, end it there, or begin another one under another name. "
+                f"One that is dead is taken over: at once on this machine, from another one "
+                f"{LEASE_S:.0f} s after it was last heard of"
             ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+        yield lease
 
 
 def make_folder(folder: Path) -> None:

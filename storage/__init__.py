@@ -2,12 +2,13 @@
 
 from storage.comparisons import ComparisonLedger, ComparisonRecord, StudyKey
 from storage.database import (
-    DatabaseError,
     database_exists,
     open_engine,
     open_optuna_storage,
     shown_url,
 )
+from storage.errors import DatabaseError, LeaseHeldError, LostLeaseError
+from storage.leases import LEASE_S, Lease, hold_lease
 from storage.ledger import (
     EpochRecord,
     ExperimentRecord,
@@ -46,13 +47,17 @@ from storage.studies import (
 
 __all__ = [
     "ANSWERED_BY",
+    "LEASE_S",
     "ComparisonLedger",
     "ComparisonRecord",
     "DatabaseError",
     "EpochRecord",
     "ExperimentRecord",
     "ExportRecord",
+    "Lease",
+    "LeaseHeldError",
     "Ledger",
+    "LostLeaseError",
     "LrRangeRecord",
     "RerunRecord",
     "SearchEnd",
@@ -65,6 +70,7 @@ __all__ = [
     "database_exists",
     "enqueue_with_past",
     "enqueued_params",
+    "hold_lease",
     "is_infeasible",
     "open_engine",
     "open_optuna_storage",

@@ -142,7 +142,7 @@ class ComparisonLedger(NamedRecords[ComparisonRecord]):
 
     def add_rerun(self, comparison_id: str, study: StudyKey, record: RerunRecord) -> None:
         """Record a finished re-run."""
-        self._write(reruns.insert().values(**_key(comparison_id, study), **record.row()))
+        self._add((reruns, {**_key(comparison_id, study), **record.row()}))
 
     def reruns(self, comparison_id: str) -> dict[StudyKey, list[RerunRecord]]:
         """All re-runs, by trial number and seed, for each study."""

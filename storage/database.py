@@ -1,4 +1,8 @@
-"""Open the ledger's database: SQLite made safe and fast on one machine, or a server by URL."""
+"""Open the ledger's database: SQLite made safe and fast on one machine, or a server by URL.
+
+What is opened here waits for a database that is away for a while, and writes nothing for a process
+that has lost its lease.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,28 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from optuna.storages import RDBStorage
 
-BUSY_TIMEOUT_S = 30
+from storage.errors import DatabaseError
+from storage.fencing import put_behind_fence
+from storage.study_storage import PatientStorage
 
 UNUSABLE = (sa.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, OSError, ValueError)
 """What SQLAlchemy, Optuna and the drivers raise for a URL or a database that cannot be used."""
 
+BUSY_TIMEOUT_S = 5
+"""Of SQLite itself, for a file that another process is writing to; then it is an outage."""
 
-class DatabaseError(Exception):
-    """The database cannot be opened or used; the message says which and why."""
+SERVER_OPTIONS = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 30,
+    "client_encoding": "utf8",
+}
+"""Of PostgreSQL's driver: what a network swallows is noticed within seconds, not hours; the second
+time is in ms, the others are in s. Databases of any encoding are read as text."""
+IDLE_TRANSACTION_S = 60
+"""After so long PostgreSQL ends a transaction of a process that has stopped in the midst of it:
+nobody could take over what it drives."""
 
 
 def database_exists(url: str) -> bool:
@@ -41,7 +57,7 @@ def open_engine(url: str) -> sa.Engine:
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed, **_options(parsed))
-        _set_pragmas(engine)
+        _prepare(engine)
         with engine.connect():
             pass
     except UNUSABLE as error:
@@ -49,16 +65,16 @@ def open_engine(url: str) -> sa.Engine:
     return engine
 
 
-def open_optuna_storage(url: str) -> RDBStorage:
+def open_optuna_storage(url: str) -> PatientStorage:
     """Optuna's storage in the same database; creates its tables if they are missing.
 
     Raises:
         DatabaseError: if the database cannot be used by this version of Optuna.
     """
     try:
-        storage = RDBStorage(url, engine_kwargs=_options(sa.make_url(url)))
-        _set_pragmas(storage.engine)
-        storage.engine.dispose()  # connections from before the pragmas
+        storage = PatientStorage(url, _options(sa.make_url(url)), shown_url(url))
+        _prepare(storage.engine)
+        storage.engine.dispose()  # connections from before the settings
     except UNUSABLE as error:
         raise DatabaseError(f"cannot open database {shown_url(url)}: {_reason(error)}") from None
     return storage
@@ -67,30 +83,47 @@ def open_optuna_storage(url: str) -> RDBStorage:
 def _options(url: sa.URL) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
-    return {"pool_pre_ping": True}
+    if url.get_backend_name() != "postgresql":
+        return {"pool_pre_ping": True}
+    options = {key: value for key, value in SERVER_OPTIONS.items() if key not in url.query}
+    return {"pool_pre_ping": True, "connect_args": options}
 
 
-def _set_pragmas(engine: sa.Engine) -> None:
-    """Readers never block the writer (WAL), and what is committed survives a loss of power."""
-    if engine.dialect.name != "sqlite":
-        return
+def _prepare(engine: sa.Engine) -> None:
+    settings = _settings(engine.dialect.name)
 
     def on_connect(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
+        for setting in settings:
+            cursor.execute(setting)
         cursor.close()
+        connection.commit()
 
     sa.event.listen(engine, "connect", on_connect)
+    put_behind_fence(engine)
 
 
-def shown_url(url: str) -> str:
+def _settings(dialect: str) -> tuple[str, ...]:
+    """Of each connection; SQLite's readers never block its writer (WAL), and what is committed
+    survives a loss of power.
+    """
+    if dialect == "sqlite":
+        return (
+            "PRAGMA journal_mode=WAL",
+            "PRAGMA synchronous=FULL",
+            "PRAGMA foreign_keys=ON",
+        )
+    if dialect == "postgresql":
+        return (f"SET idle_in_transaction_session_timeout = '{IDLE_TRANSACTION_S}s'",)
+    return ()
+
+
+def shown_url(url: str | sa.URL) -> str:
     """The URL without its password, for messages."""
     try:
         return sa.make_url(url).render_as_string(hide_password=True)
     except (sa.exc.ArgumentError, ValueError):
-        return repr(re.sub(r"//[^/@]*@", "//***@", url))
+        return repr(re.sub(r"//[^/@]*@", "//***@", str(url)))
 
 
 def _reason(error: BaseException) -> str:

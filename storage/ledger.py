@@ -224,7 +224,7 @@ class Ledger(NamedRecords[ExperimentRecord]):
 
     def put_lr_range(self, experiment_id: str, record: LrRangeRecord) -> None:
         """Record the learning rates of an experiment, once: its trials depend on them."""
-        self._write(lr_ranges.insert().values(experiment_id=experiment_id, **vars(record)))
+        self._add((lr_ranges, {"experiment_id": experiment_id, **vars(record)}))
 
     def lr_range(self, experiment_id: str) -> LrRangeRecord | None:
         """The learning rates that were found for an experiment, if there was a search for them."""
@@ -291,17 +291,17 @@ class Ledger(NamedRecords[ExperimentRecord]):
         return self._reruns_of(confirmations, experiment_id)
 
     def _add_rerun(self, table: sa.Table, experiment_id: str, record: RerunRecord) -> None:
-        statements = [table.insert().values(experiment_id=experiment_id, **record.row())]
+        rows = [(table, {"experiment_id": experiment_id, **record.row()})]
         if record.others:
-            row = {
+            others = {
                 "experiment_id": experiment_id,
                 "of_table": table.name,
                 "trial_number": record.trial_number,
                 "seed_index": record.seed_index,
                 "values": json.dumps(dict(record.others)),
             }
-            statements.append(other_values.insert().values(row))
-        self._write(*statements)
+            rows.append((other_values, others))
+        self._add(*rows)
 
     def _reruns_of(self, table: sa.Table, experiment_id: str) -> list[RerunRecord]:
         rows = self._select(

@@ -421,15 +421,15 @@ def test_a_url_that_cannot_be_used_is_told_with_the_way_out(
 
 
 def test_a_second_driver_is_kept_away_from_a_comparison_alone(here: Shell) -> None:
-    """Experiments have their own folders, whatever they are called."""
-    runs = here.folder / "runs"
-    with exclusive(runs / "branin" / "compare", "comparison 'branin'"):
+    """Experiments are others, whatever they are called."""
+    places = Places.of(here.folder, {})
+    with exclusive(places, "branin", "comparison"):
         done = here.hpo("compare", "branin.yaml", "--samplers", "random,tpe", "--seeds", "6")
         assert done.returncode == 3
         assert f"comparison 'branin' is being run by process {os.getpid()}" in done.stderr
         assert_no_traceback(done)
         for name in ("branin", "branin-compare", "compare"):
-            with exclusive(Places.of(here.folder, {}).run_folder(name)):
+            with exclusive(places, name):
                 pass
 
 

@@ -852,7 +852,7 @@ def test_an_experiment_that_is_not_finished_is_told_so(shell: Shell) -> None:
 
 
 def test_an_experiment_that_is_being_run_is_not_exported(shell: Shell, digits: Path) -> None:
-    with exclusive(digits):
+    with exclusive(Places.of(shell.folder, {}), "digits"):
         done = shell.hpo("export", "digits")
     assert done.returncode == 3
     assert f"is being run by process {os.getpid()}" in done.stderr

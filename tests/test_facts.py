@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import logging
 import math
@@ -15,6 +16,7 @@ import numpy as np
 import optuna
 import optuna.terminator
 import pytest
+import sqlalchemy as sa
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import InMemoryStorage, RDBStorage
@@ -162,6 +164,33 @@ def test_the_evaluators_of_the_terminator_are_there_without_a_word_of_going() ->
         optuna.terminator.MedianErrorEvaluator(evaluator)
     with pytest.warns(FutureWarning, match="6.0.0"):
         optuna.terminator.Terminator()
+
+
+def test_postgresql_means_psycopg_3() -> None:
+    """In SQLAlchemy from 2.1 on; so it does in MLflow, which we hand the URL as it is."""
+    assert sa.make_url("postgresql://host/name").get_dialect().driver == "psycopg"
+
+
+def test_optuna_creates_a_trial_in_a_session_that_has_locked_its_study() -> None:
+    """Hence the next attempt, if the first is still being committed, waits and then finds it."""
+    source = inspect.getsource(RDBStorage._create_new_trial)
+    assert source.index("for_update=True") < source.index("_get_prepared_new_trial(")
+
+
+def test_an_exception_at_a_commit_leaves_the_transaction_to_be_rolled_back(tmp_path: Path) -> None:
+    """The fence rests on it: what it refuses has never been."""
+
+    def refuse(_: sa.Connection) -> None:
+        raise KeyError
+
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'facts.db'}")
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE t (x INTEGER)"))
+    sa.event.listen(engine, "commit", refuse)
+    with pytest.raises(KeyError), engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO t VALUES (1)"))
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT * FROM t")).all() == []
 
 
 # --- Ray ---

@@ -15,6 +15,7 @@ from gate import Gate, halt
 
 from hpo.errors import RunInterruptedError
 from hpo.execution import InterruptFlag
+from storage import hold_lease
 
 MY_MODULE = '''
 def train(config, trial):
@@ -165,6 +166,30 @@ def test_a_second_driver_of_one_experiment_is_refused(user: Shell, gate: Gate) -
         assert refused.returncode == 3
         assert str(process.pid) in refused.stderr
         assert_no_traceback(refused)
+
+
+def test_a_suspended_driver_that_was_overtaken_wakes_up_and_writes_nothing(
+    user: Shell, gate: Gate
+) -> None:
+    """SIGSTOP, as when a laptop sleeps; what takes over does not wait for it, nor the other way."""
+    process = user.start("run", "slow.yaml", "-oname=suspended")
+    gate.wait_for(process)
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    with hold_lease(user.storage_url, "experiment 'suspended'", lease_s=0.0):
+        before = record(user, "suspended")
+        gate.open()
+        process.send_signal(signal.SIGCONT)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 3, stderr
+        told = [line for line in stderr.splitlines() if line.startswith("hpo: ")]
+        assert len(told) == 1, stderr
+        assert f"process {os.getpid()} on " in told[0]
+        assert "has taken over experiment 'suspended'" in told[0]
+        assert "Traceback" not in stderr
+        assert record(user, "suspended") == before
+    assert user.hpo("run", "slow.yaml", "-oname=suspended", "--resume").returncode == 0
+    assert states(user, "suspended").total() == 5
 
 
 def test_ctrl_c_ends_a_run_with_its_own_ray_and_all_its_processes(

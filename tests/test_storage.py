@@ -15,7 +15,6 @@ import pytest
 import sqlalchemy as sa
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.storages import RDBStorage
-from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
 from storage import (
@@ -124,10 +123,6 @@ def storage(url: str, tmp_path: Path, empty_database: Path) -> Iterator[RDBStora
 @pytest.fixture
 def study(storage: RDBStorage) -> optuna.Study:
     return create_study(storage, "branin", direction="minimize", metric="loss")
-
-
-class TestOptunasOwnStorageSuite(StorageTestCase):
-    """Optuna's tests of any storage, on ours: the fixture ``storage`` of this file."""
 
 
 def test_an_experiment_reads_back_equal(ledger: Ledger) -> None:
@@ -256,7 +251,7 @@ def test_sqlite_lets_readers_read_and_keeps_what_is_committed(
             "journal_mode": "wal",
             "foreign_keys": 1,
             "synchronous": 2,  # FULL
-            "busy_timeout": 30_000,  # ms
+            "busy_timeout": 5_000,  # ms
         }
         engine.dispose()
 

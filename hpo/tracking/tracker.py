@@ -41,6 +41,7 @@ class Tracker:
         self._retry_at = 0.0
         self._has_complained = False
         self._status = "RUNNING"
+        self._is_abandoned = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -59,6 +60,10 @@ class Tracker:
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Project the trial, soon."""
         self._ended.put(trial)
+
+    def abandon(self) -> None:
+        """Write nothing more: another process does."""
+        self._is_abandoned = True
 
     def close(self, status: str, *, is_urgent: bool) -> bool:
         """Wait until MLflow shows the trials so far, or has failed to answer.
@@ -86,13 +91,15 @@ class Tracker:
         projection.put_trial(trial, epochs.get(trial.number, []))
 
     def _attempt(self, write: Callable[[Projection], None]) -> None:
-        if time.monotonic() < self._retry_at:
+        if self._is_abandoned or time.monotonic() < self._retry_at:
             return
         try:
             if self._projection is None:
                 self._projection = self._open_projection()
-                self._projection.put_parent({}, status="RUNNING")
-            write(self._projection)
+                if not self._is_abandoned:  # which may have come while MLflow was being imported
+                    self._projection.put_parent({}, status="RUNNING")
+            if not self._is_abandoned:
+                write(self._projection)
         except Exception as error:  # noqa: BLE001  MLflow is a picture; it must not stop the search
             self._projection = None
             self._retry_at = time.monotonic() + RETRY_S
