@@ -135,9 +135,7 @@ class _Watching(Callback):
         if trial.trial_id in self._workers:
             self._watch.reported(trial.trial_id, result[REPORT])
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[Any], trial: Any, **info: Any
-    ) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It has ended."""
         self._watch.ended(trial.trial_id)
         self._workers.pop(trial.trial_id, None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from hpo.tasks import EpochReport, TrialTask
 
@@ -102,7 +101,9 @@ class StallWatch:
 
 def _stalled(one: _Watched, silent_s: float, patience_s: float) -> EpochReport:
     is_given = one.task.purpose == "train" and one.task.stall_timeout_s is not None
-    why = f"budget.stall_timeout_s={patience_s:g}" if is_given else f"{patience_s:.0f} s were enough"
+    why = (
+        f"budget.stall_timeout_s={patience_s:g}" if is_given else f"{patience_s:.0f} s were enough"
+    )
     return EpochReport(
         epoch=0,
         metrics={},
