@@ -133,17 +133,7 @@ class OneWorker:
         report = drive.next_report()
         if report.ending != "failed" and not report.is_known:
             self.trained.append((task.number, report.epoch))
-        result = {"report": report, EPOCH: report.epoch, NUMBER: task.number}
-        result[OBJECTIVE] = _objective(task, report)
-        trial = RayTrial(trial_id)
-        if report.ending is None:
-            if scheduler.on_trial_result(None, trial, result) == TrialScheduler.CONTINUE:
-                searcher.on_trial_result(trial_id, result)
-                return True
-            drive.close()
-        scheduler.on_trial_complete(None, trial, result)
-        searcher.on_trial_complete(trial_id, result)
-        return False
+        return goes_on(trial_id, drive, report, searcher, scheduler)
 
     @property
     def epochs(self) -> dict[tuple[int, int], EpochRecord]:
@@ -173,6 +163,29 @@ class OneWorker:
 
     def states(self) -> list[str]:
         return [trial.state.name for trial in self.study.trials]
+
+
+def goes_on(
+    trial_id: str,
+    drive: TrialDrive,
+    report: EpochReport,
+    searcher: TaskSearcher,
+    scheduler: StageScheduler,
+) -> bool:
+    """Tell of a worker's report as Ray does; whether its task goes on."""
+    _, task = searcher.running(trial_id) or (None, None)
+    assert task is not None
+    result = {"report": report, EPOCH: report.epoch, NUMBER: task.number}
+    result[OBJECTIVE] = _objective(task, report)
+    trial = RayTrial(trial_id)
+    if report.ending is None:
+        if scheduler.on_trial_result(None, trial, result) == TrialScheduler.CONTINUE:
+            searcher.on_trial_result(trial_id, result)
+            return True
+        drive.close()
+    scheduler.on_trial_complete(None, trial, result)
+    searcher.on_trial_complete(trial_id, result)
+    return False
 
 
 def _new_experiment(name: str) -> ExperimentRecord:
