@@ -122,9 +122,7 @@ def dies_in_epoch_2_of_trial_0_until_the_driver_dies(*, at: int) -> Callable[...
 
 
 def test_what_a_trainable_raises_is_not_tried_again(begin: Begin) -> None:
-    worker = begin(
-        module=KEEPS.replace("total += ", "total += 1 / (trial.folder.name != '00001'); ")
-    )
+    worker = begin(module=KEEPS.replace("total +=", "1 / (trial.folder.name != '00001'); total +="))
     train(worker, lambda *_: False)
     assert worker.states() == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
     assert trained(worker)["00001 1"] == 1
@@ -141,19 +139,16 @@ def test_without_checkpoints_it_begins_again_with_epoch_1(begin: Begin) -> None:
 
 def test_a_search_that_has_ended_early_lets_a_lost_trial_come_to_its_end(begin: Begin) -> None:
     """As it does with those that run; a driver that dies instead leaves it to the next one."""
-    worker = begin()
-    search = worker.source("budget.patience_trials=1")
-    tasks = [search.next_task() for _ in range(3)]
-    for task in (tasks[0], tasks[1]):
-        run_to_end(search, task)
-    assert search.next_task() is None or worker.study.user_attrs["search_end"] is not None
-    search.ended(tasks[2], DEATH)
-    again = search.next_task()
-    assert again is not None
-    assert again.number == 2
-    again = begin().source("budget.patience_trials=1").next_task()  # another driver
-    assert again is not None
-    assert again.number == 2
+    search = begin().source("budget.target_value=1e9")
+    first, second = search.next_task(), search.next_task()
+    run_to_end(search, first)
+    assert search.next_task() is None
+    assert second is not None
+    search.ended(second, DEATH)
+    for driver in (search, begin().source("budget.target_value=1e9")):
+        again = driver.next_task()
+        assert again is not None
+        assert again.number == second.number
 
 
 def run_to_end(search: Any, task: TrialTask | None) -> None:
