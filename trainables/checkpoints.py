@@ -56,8 +56,6 @@ class Checkpoints:
         on_step: is told each step of a `save` that is done; those of `replacing`, then "pruned".
     """
 
-    on_step: Callable[[str], None] = staticmethod(lambda _: None)
-
     def __init__(
         self,
         folder: Path,
@@ -79,6 +77,7 @@ class Checkpoints:
         self.saved: Checkpoint | None = None
         self.resumed: Checkpoint | None = None
         self.complaints: list[str] = []
+        self.on_step: Callable[[str], None] = lambda _: None
         self._has_room = True
         self._is_searched = False
         self._found: Checkpoint | None = None

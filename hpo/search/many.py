@@ -88,7 +88,8 @@ class ManyStudies:
         turn = self._running.pop(task.context.folder)
         self._take(turn, report)
         turn.study.ended(task, report)
-        self._courses.remember(task.identity, turn.reports)
+        if not report.is_lost:  # else it goes on, and nothing of it is an answer yet
+            self._courses.remember(task.identity, turn.reports)
         self._end(turn)
         for waiting in self._waiting.pop(task.identity):
             heapq.heappush(self._idle, waiting)
