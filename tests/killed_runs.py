@@ -35,7 +35,8 @@ class KilledRuns:
     """Runs of ``spec.yaml`` in folders, each in a process of its own; and the server of these."""
 
     def __init__(self, folder: Path) -> None:
-        self._template, self._log = folder / "template", folder / "stderr.txt"
+        self.folder, self._template = folder, folder / "template"
+        self._log = folder / "stderr.txt"
         self._server = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
@@ -105,12 +106,11 @@ def work(folder: Path, what: str) -> int:
 def make_databases(folder: Path) -> None:
     from mlflow import MlflowClient
 
-    from hpo.workspace import experiment_names
-    from storage import open_optuna_storage
+    from storage import Ledger, open_engine, open_optuna_storage
 
     places = Places.of(folder)
+    assert Ledger(open_engine(places.storage_url)).names() == []
     open_optuna_storage(places.storage_url).engine.dispose()
-    assert experiment_names(places) == []
     MlflowClient(tracking_uri=places.tracking_uri).search_experiments()
 
 

@@ -202,7 +202,7 @@ def _new_experiment(name: str) -> ExperimentRecord:
 
 
 def _objective(task: TrialTask, report: EpochReport) -> float:
-    return math.nan if report.ending == "failed" else report.quantities[task.metric]
+    return math.nan if report.ending == "failed" else report.quantities.get(task.metric, math.nan)
 
 
 def outline(worker: OneWorker) -> list[tuple[Any, ...]]:

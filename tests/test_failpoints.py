@@ -80,7 +80,7 @@ trial_seed: common
 sampler: random
 scheduler: {name: asha, reduction_factor: 2}
 constraints: {size: {max: 6}}
-budget: {n_trials: 9, max_epochs: 3, patience_trials: 6}
+budget: {n_trials: 9, max_epochs: 3, patience_trials: 4}
 finalists: {k: 2, n_seeds: 1, confirmations: 1}
 """
 TOP_K = SPEC.replace("{name: asha, reduction_factor: 2}", "{name: one_epoch_top_k, k: 2}")
@@ -145,7 +145,8 @@ def test_killed_at_a_failpoint_and_resumed_a_run_is_what_it_would_have_been(
     """
     spec, more = SPECIAL.get(failpoint, (SPEC, {}))
     if spec not in whole_runs:
-        whole_runs[spec] = runs.begin(tmp_path / "whole", {**FILES, "spec.yaml": spec})
+        whole = runs.folder / f"whole-{len(whole_runs)}"
+        whole_runs[spec] = runs.begin(whole, {**FILES, "spec.yaml": spec})
         runs.run(whole_runs[spec])
     cut = runs.begin(tmp_path / "cut", {**FILES, "spec.yaml": spec, **more})
     runs.kill(cut, f"{failpoint}:{NTH.get(failpoint, 1)}")
@@ -189,7 +190,11 @@ def study_of(folder: Path) -> list[tuple[Any, ...]]:
             trial.params,
             trial.values,
             trial.intermediate_values,
-            {k: v for k, v in trial.user_attrs.items() if k not in (RETRIES, "traceback")},
+            {
+                name: str(value).replace(str(folder), "")
+                for name, value in trial.user_attrs.items()
+                if name not in (RETRIES, "traceback")
+            },
             trial.system_attrs,
         )
         for trial in trials

@@ -186,5 +186,5 @@ class StageScheduler(FIFOScheduler):
         return {}
 
 
-def _judged(task: TrialTask) -> JudgedTask:
+def _judged(task: TrialTask) -> Any:
     return JudgedTask(str(task.context.folder))
