@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -30,6 +30,10 @@ from hpo.cli_options import (
     spec_and_places,
     words,
 )
+
+if TYPE_CHECKING:  # imported where it is needed, so that `hpo --help` answers at once
+    from hpo.places import Places
+    from hpo.spec import ExperimentSpec
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -68,18 +72,43 @@ def run(
 
         typer.echo(plan_text(spec, places))
     else:
-        from rich.console import Console
+        _run(spec, places, is_resumed=resume)
 
-        from hpo.experiment import run_experiment
-        from hpo.progress import RunProgress
-        from hpo.results import summary
-        from hpo.search import n_trials_of
 
-        with RunProgress(spec, Console(stderr=True), n_trials_of(spec)) as progress:
-            outcome = run_experiment(
-                spec, places, progress, resume=resume, resume_command=resume_command()
-            )
-        typer.echo(summary(outcome, places.run_folder(spec.name), program()))
+@app.command()
+def resume(
+    name: NameArgument,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Of the whole search [as recorded].")
+    ] = None,
+    storage: StorageOption = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Go on with NAME as it is recorded, whatever ended it; with more trials if you like.
+
+    hpo resume cnn --trials 60
+    """
+    from hpo.workspace import recorded_spec
+
+    overrides = [] if trials is None else [f"budget.n_trials={trials}"]
+    spec, places = recorded_spec(name, places_of(storage, tracking_uri), overrides)
+    _run(spec, places, is_resumed=True)
+
+
+def _run(spec: ExperimentSpec, places: Places, *, is_resumed: bool) -> None:
+    """The whole journey of `hpo run`, seen on a terminal."""
+    from rich.console import Console
+
+    from hpo.experiment import run_experiment
+    from hpo.progress import RunProgress
+    from hpo.results import summary
+    from hpo.search import n_trials_of
+
+    with RunProgress(spec, Console(stderr=True), n_trials_of(spec)) as progress:
+        outcome = run_experiment(
+            spec, places, progress, resume=is_resumed, resume_command=resume_command()
+        )
+    typer.echo(summary(outcome, places.run_folder(spec.name), program()))
 
 
 @app.command()

@@ -309,7 +309,7 @@ def _reruns(
         )
         _keep_rerun(keys[task.context.folder], record, workspace, progress)
 
-    return TaskList([task for _, task in untrained], on_end)
+    return TaskList([task for _, task in untrained], on_end, progress.say)
 
 
 def _keep_rerun(

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from hpo.errors import NoSuccessfulTrialError, RunInterruptedError
 from hpo.execution import InterruptFlag, ray_cluster, run_stages
+from hpo.failpoints import failpoint
 from hpo.lr_finder import find_range
 from hpo.places import Places
 from hpo.progress import RunProgress
@@ -45,6 +46,7 @@ from hpo.workspace import (
 from storage import (
     Lease,
     LostLeaseError,
+    RerunRecord,
     TestReading,
     record_finalists,
     recorded_finalists,
@@ -155,6 +157,7 @@ def run_workers(
         try:
             lease.confirm()
             requeue_running(workspace.study)
+            failpoint("leftovers requeued")
         except LostLeaseError:
             tracker.abandon()
             raise
@@ -175,11 +178,15 @@ def wind_up(
                 try_to_synchronize(workspace, progress, "FAILED")
             raise
     drop_weights_of_losers(workspace)
+    failpoint("weights of losers removed")
     workspace = finished(workspace)
     write_report(workspace.outcome(), workspace.study, workspace.folder / REPORT_FILE)
+    failpoint("report written")
     if (workspace.folder / EVIDENCE_FILE).is_file():  # the trainable has handed a model back
         write_model_card(workspace.outcome(), workspace.folder)
+        failpoint("model card written")
     workspace.ledger.put(workspace.experiment)
+    failpoint("finish recorded")
     if is_quiet:
         try_to_synchronize(workspace, progress)
     else:
@@ -209,15 +216,17 @@ def stages(
     if not recorded_finalists(workspace.study):
         chosen = [finalist.number for finalist in workspace.outcome().finalists]
         record_finalists(workspace.study, sorted(chosen))
+        failpoint("finalists recorded")
     while wanted := wanted_reruns(outcome := workspace.outcome()):
-        record_rerun = partial(ledger.add_rerun, experiment.id)
+        record_rerun = partial(keep_rerun, workspace)
         yield rerun_tasks(outcome, wanted, workspace.tasks, record_rerun, progress.say)
     winner = winner_of(outcome)
-    record = partial(ledger.add_confirmation, experiment.id)
+    record = partial(keep_confirmation, workspace)
     last = [confirmation_tasks(outcome, winner, workspace.tasks, record, progress.say)]
     if outcome.export is None:
         keep = partial(keep_model, workspace, models)
-        last.insert(0, retrain_task(winner, workspace.tasks, keep))  # it takes longest
+        # It takes longest, so it comes first.
+        last.insert(0, retrain_task(winner, workspace.tasks, keep, progress.say))
     yield SideBySide(last)
 
 
@@ -236,6 +245,19 @@ def keep_fingerprint(
     for warning in warnings:
         progress.say(f"warning: {warning}")
     workspace.ledger.put(replace(workspace.experiment, data_fingerprint=fingerprint))
+    failpoint("fingerprint recorded")
+
+
+def keep_rerun(workspace: Workspace, record: RerunRecord) -> None:
+    """Record a re-run of a finalist."""
+    workspace.ledger.add_rerun(workspace.experiment.id, record)
+    failpoint("re-run recorded")
+
+
+def keep_confirmation(workspace: Workspace, record: RerunRecord) -> None:
+    """Record a re-run of the winner on a seed that did not choose it."""
+    workspace.ledger.add_confirmation(workspace.experiment.id, record)
+    failpoint("confirmation recorded")
 
 
 def keep_model(
@@ -243,6 +265,7 @@ def keep_model(
 ) -> None:
     """Record the reading of the test set at once, and hold the model for its export."""
     workspace.ledger.put_test_reading(workspace.experiment.id, reading)
+    failpoint("test reading recorded")
     models.append(model)
 
 
@@ -265,8 +288,11 @@ def export(workspace: Workspace, model: PackedModel) -> None:
     """Write the model that can be deployed, and images to try it with; recorded last of all."""
     winner = winner_of(workspace.outcome())
     record = export_model(model, winner.number, workspace.folder, winner.schedule)
+    failpoint("model exported")
     save_examples(model, workspace.folder / "examples")
+    failpoint("examples saved")
     workspace.ledger.put_export(workspace.experiment.id, record)
+    failpoint("export recorded")
 
 
 def drop_weights_of_losers(workspace: Workspace) -> None:

@@ -87,7 +87,7 @@ def find_range(
     ended: list[tuple[TrialTask, EpochReport, float]] = []
     for params in first_params(workspace.spec, N_CONFIGS, recorded_opening(workspace.study)):
         task = workspace.tasks.find_lr(params, workspace.folder / STAGE_FOLDER)
-        yield TaskList([task], lambda *end: ended.append(end))
+        yield TaskList([task], lambda *end: ended.append(end), say)
         if not ended:
             return workspace  # interrupted
         if not ended[-1][1].is_infeasible:

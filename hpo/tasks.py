@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,8 +27,20 @@ from trainables import (
 EPOCH, OBJECTIVE, NUMBER = "epoch", "objective", "trial_number"
 """Keys of a worker's result that Ray's schedulers read."""
 
-FailCause = Literal["infeasible", "nan", "timeout", "out_of_memory", "unknown_quantity", "error"]
+FailCause = Literal[
+    "infeasible",
+    "nan",
+    "timeout",
+    "out_of_memory",
+    "unknown_quantity",
+    "stalled",
+    "worker_died",
+    "error",
+]
 """Why a trial failed, for machines: what a sampler may learn from depends on it."""
+
+N_RETRIES = 3
+"""So often a task is handed out again whose worker has died: that may be the machine's fault."""
 
 OUTPUT_FILE, TRACEBACK_FILE = "output.txt", "traceback.txt"
 """In a task's folder: what its trainable printed, and what it raised."""
@@ -41,9 +54,10 @@ class TrialTask:
     With the purpose "finish" it is retrained on everything but the test set, and the model handed
     back; with "find_lr" nothing but its learning rates is looked at. With ``wants_fingerprint`` the
     first report names the data. Configs that break a limit on what is known beforehand are not
-    trained; ``time_limit_s`` ends a training at its next report. With ``runs_to_end`` no scheduler
-    is asked whether it goes on. ``metric`` is the first objective, ``other_objectives`` may follow;
-    of several some may be known before training.
+    trained; ``time_limit_s`` ends a training at its next report, ``stall_timeout_s`` is how long it
+    may go without one; None if that is to be judged by its epochs. With ``runs_to_end`` no
+    scheduler is asked whether it goes on. ``metric`` is the first objective, ``other_objectives``
+    may follow; of several some may be known before training.
 
     ``known`` are the epochs that an earlier start has trained and reported. They are reported
     again, marked, so that whoever judges the trial sees all of it; then the training goes on. Or it
@@ -57,6 +71,7 @@ class TrialTask:
     runs_to_end: bool = False
     constraints: Mapping[str, LimitSpec] = field(default_factory=dict)
     time_limit_s: float | None = None
+    stall_timeout_s: float | None = None
     trainable: str
     import_paths: tuple[Path, ...]
     config: Mapping[str, Any]
@@ -108,6 +123,7 @@ class EpochReport:
         fail_place: exception type and code line; equal for failures of one cause.
         fail_cause: the kind of failure; None while there is none.
         is_unfit: the data are missing or unreadable, whatever the config.
+        is_lost: its worker died before it could report; the trainable has said nothing of this.
         traceback: of the user's exception.
         fingerprint: of the trainable's data, if the task asked for it.
         warnings: of the trainable about its data, if the task asked for the fingerprint.
@@ -128,6 +144,7 @@ class EpochReport:
     fail_place: str = ""
     fail_cause: FailCause | None = None
     is_unfit: bool = False
+    is_lost: bool = False
     traceback: str = ""
     fingerprint: str | None = None
     warnings: tuple[str, ...] = ()
@@ -169,8 +186,11 @@ class TaskSource(Protocol):
     def reported(self, task: TrialTask, report: EpochReport) -> None:
         """A task goes on after this epoch."""
 
-    def ended(self, task: TrialTask, report: EpochReport | None) -> None:
-        """A task's last report; without an ``ending`` it was stopped. None: its worker died."""
+    def ended(self, task: TrialTask, report: EpochReport) -> None:
+        """A task's last report; without an ``ending`` it was stopped.
+
+        A task that ``is_lost`` may be handed out again as the next one.
+        """
 
 
 class TaskList:
@@ -180,11 +200,18 @@ class TaskList:
     is_over_time = False
 
     def __init__(
-        self, tasks: Sequence[TrialTask], on_end: Callable[[TrialTask, EpochReport, float], None]
+        self,
+        tasks: Sequence[TrialTask],
+        on_end: Callable[[TrialTask, EpochReport, float], None],
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``on_end`` gets each task, its last report and the seconds of all its epochs."""
-        self._tasks, self._on_end = list(tasks), on_end
+        """``on_end`` gets each task, its last report and the seconds of all its epochs.
+
+        ``say`` shows a line to the user.
+        """
+        self._tasks, self._on_end, self._say = list(tasks), on_end, say
         self._seconds: dict[Path, dict[tuple[int, bool], float]] = {}
+        self._n_retries: Counter[Path] = Counter()
 
     def next_task(self) -> TrialTask | None:
         """The tasks in order."""
@@ -198,12 +225,20 @@ class TaskList:
         seconds = self._seconds.setdefault(task.context.folder, {})  # each task has its own
         seconds[report.epoch, report.ending == "failed"] = report.seconds
 
-    def ended(self, task: TrialTask, report: EpochReport | None) -> None:
-        """Hand the task over."""
-        report = report or worker_died(task)
+    def ended(self, task: TrialTask, report: EpochReport) -> None:
+        """Hand the task over; one that is lost begins again, at once and `N_RETRIES` times."""
+        folder = task.context.folder
+        remove_checkpoints(folder)
+        if report.is_lost and self._n_retries[folder] < N_RETRIES:
+            self._n_retries[folder] += 1
+            self._say(
+                f"warning: {folder.relative_to(folder.parents[1])}: {report.fail_reason}; it "
+                f"begins again, retry {self._n_retries[folder]} of {N_RETRIES}"
+            )
+            self._tasks.insert(0, task)
+            return
         self.reported(task, report)
-        remove_checkpoints(task.context.folder)
-        self._on_end(task, report, sum(self._seconds[task.context.folder].values()))
+        self._on_end(task, report, sum(self._seconds[folder].values()))
 
 
 class SideBySide:
@@ -231,7 +266,7 @@ class SideBySide:
         """Tell the task's list."""
         self._running[task.context.folder].reported(task, report)
 
-    def ended(self, task: TrialTask, report: EpochReport | None) -> None:
+    def ended(self, task: TrialTask, report: EpochReport) -> None:
         """Tell the task's list."""
         self._running.pop(task.context.folder).ended(task, report)
 
@@ -246,17 +281,17 @@ def excesses(limits: Mapping[str, LimitSpec], quantities: Mapping[str, float]) -
     ]
 
 
-def worker_died(task: TrialTask) -> EpochReport:
-    """The report that a dead worker could not send."""
-    reason = f"the worker process of trial {task.number} died; out of memory is the usual cause"
+def lost(reason: str, cause: FailCause = "worker_died") -> EpochReport:
+    """The report that a dead worker could not send; ``reason`` is what is known of its death."""
     return EpochReport(
         epoch=0,
         metrics={},
         seconds=0.0,
         ending="failed",
         fail_reason=reason,
-        fail_place="worker",
-        fail_cause="out_of_memory",
+        fail_place=cause.replace("_", " "),
+        fail_cause=cause,
+        is_lost=True,
     )
 
 
@@ -405,6 +440,7 @@ class TaskFactory:
             config={**spec.fixed, **params, "seed": seed},
             metric=spec.objective.metric,
             other_objectives=others,
+            stall_timeout_s=spec.budget.stall_timeout_s,
             context=TrialContext(
                 seed=seed,
                 folder=folder,

@@ -6,7 +6,7 @@ import datetime as dt
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 
 from hpo.errors import StorageError, UsageError
+from hpo.failpoints import failpoint
 from hpo.places import Places
 from hpo.provenance import git_commit, versions
 from hpo.results import Outcome, read_outcome
@@ -37,6 +38,7 @@ from hpo.spec import (
     PbtSpec,
     differences,
     parse_recorded_spec,
+    parse_spec,
     spec_to_yaml,
 )
 from hpo.tasks import TaskFactory
@@ -58,6 +60,9 @@ from storage import (
 )
 from trainables import LR
 
+IMPORTS_FILE = "imports.txt"
+"""In a run's folder: where its trainable was looked for, one folder a line, for `hpo resume`."""
+
 # What may differ when an experiment goes on: it changes how much and where, not what is searched.
 LAWFUL_CHANGES = (
     "budget.n_trials",
@@ -66,6 +71,7 @@ LAWFUL_CHANGES = (
     "budget.patience_trials",
     "budget.terminator",
     "budget.trial_time_limit_s",
+    "budget.stall_timeout_s",
     "resources.",
     "concurrency",
 )
@@ -175,12 +181,15 @@ def open_workspace(
         _remove(vain, ledger, places)
     experiment = recorded or new_experiment(spec, places)
     ledger.put(experiment)
+    failpoint("experiment recorded")
     workspace = _laid_out(parse_recorded_spec(experiment.spec), places, experiment, ledger)
     if recorded_opening(workspace.study) is None:
         opening = opening_of(workspace.spec, _warm_params(workspace.spec, places))
         record_opening(workspace.study, opening)
+        failpoint("opening decided")
     workspace.folder.mkdir(parents=True, exist_ok=True)
     _write_spec(workspace)
+    failpoint("spec written")
     return workspace
 
 
@@ -230,6 +239,7 @@ def with_lr_range(workspace: Workspace, found: LrRangeRecord) -> Workspace:
     spec = narrowed(workspace.spec, found.low, found.high)
     experiment = replace(workspace.experiment, spec=spec_to_yaml(spec))
     workspace.ledger.put_lr_range(experiment.id, found)
+    failpoint("range found recorded")
     workspace.ledger.put(experiment)
     tasks = replace(workspace.tasks, spec=spec)
     workspace = replace(workspace, spec=spec, experiment=experiment, tasks=tasks)
@@ -238,6 +248,8 @@ def with_lr_range(workspace: Workspace, found: LrRangeRecord) -> Workspace:
 
 
 def _write_spec(workspace: Workspace) -> None:
+    imports = "".join(f"{folder}\n" for folder in workspace.places.imports)
+    (workspace.folder / IMPORTS_FILE).write_text(imports, encoding="utf-8")
     (workspace.folder / "spec.yaml").write_text(workspace.experiment.spec, encoding="utf-8")
 
 
@@ -248,6 +260,30 @@ def find_workspace(name: str, places: Places) -> Workspace:
         UsageError: if there is none called ``name``.
         DatabaseError: if the database cannot be opened.
     """
+    experiment, ledger = _find_experiment(name, places)
+    return _laid_out(parse_recorded_spec(experiment.spec), places, experiment, ledger)
+
+
+def recorded_spec(
+    name: str, places: Places, overrides: Sequence[str] = ()
+) -> tuple[ExperimentSpec, Places]:
+    """The spec of a recorded experiment to go on with, and where to look for its trainable, too.
+
+    Raises:
+        UsageError: if there is no experiment called ``name``.
+        SpecError: if an override breaks a rule, or the trainable is not there any more.
+        StorageError: if the database or the folder cannot be read.
+    """
+    with storage_errors():
+        experiment, _ = _find_experiment(name, places)
+        file = places.run_folder(name) / IMPORTS_FILE
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    folders = tuple(dict.fromkeys((*places.imports, *map(Path, lines))))
+    spec = parse_spec(experiment.spec, f"the recorded spec of {name!r}", overrides, folders)
+    return spec, replace(places, imports=folders)
+
+
+def _find_experiment(name: str, places: Places) -> tuple[ExperimentRecord, Ledger]:
     if name not in (known := experiment_names(places)):
         raise UsageError(
             f"no experiment {name!r} in {shown_url(places.storage_url)}; "
@@ -256,7 +292,7 @@ def find_workspace(name: str, places: Places) -> Workspace:
     ledger = Ledger(open_engine(places.storage_url))
     experiment = ledger.find(name)
     assert experiment is not None
-    return _laid_out(parse_recorded_spec(experiment.spec), places, experiment, ledger)
+    return experiment, ledger
 
 
 def refuse_several_objectives(spec: ExperimentSpec, command: str) -> None:
@@ -317,7 +353,9 @@ def _study(spec: ExperimentSpec, storage: BaseStorage) -> Study:
     if study_exists(storage, spec.name):
         return optuna.load_study(study_name=spec.name, storage=storage)
     objectives = {objective.metric: objective.direction for objective in spec.objectives}
-    return create_pareto_study(storage, spec.name, objectives)
+    study = create_pareto_study(storage, spec.name, objectives)
+    failpoint("study made")
+    return study
 
 
 def new_experiment(spec: ExperimentSpec, places: Places) -> ExperimentRecord:

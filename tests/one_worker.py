@@ -133,17 +133,7 @@ class OneWorker:
         report = drive.next_report()
         if report.ending != "failed" and not report.is_known:
             self.trained.append((task.number, report.epoch))
-        result = {"report": report, EPOCH: report.epoch, NUMBER: task.number}
-        result[OBJECTIVE] = _objective(task, report)
-        trial = RayTrial(trial_id)
-        if report.ending is None:
-            if scheduler.on_trial_result(None, trial, result) == TrialScheduler.CONTINUE:
-                searcher.on_trial_result(trial_id, result)
-                return True
-            drive.close()
-        scheduler.on_trial_complete(None, trial, result)
-        searcher.on_trial_complete(trial_id, result)
-        return False
+        return goes_on(trial_id, drive, report, searcher, scheduler)
 
     @property
     def epochs(self) -> dict[tuple[int, int], EpochRecord]:
@@ -175,6 +165,29 @@ class OneWorker:
         return [trial.state.name for trial in self.study.trials]
 
 
+def goes_on(
+    trial_id: str,
+    drive: TrialDrive,
+    report: EpochReport,
+    searcher: TaskSearcher,
+    scheduler: StageScheduler,
+) -> bool:
+    """Tell of a worker's report as Ray does; whether its task goes on."""
+    _, task = searcher.running(trial_id) or (None, None)
+    assert task is not None
+    result = {"report": report, EPOCH: report.epoch, NUMBER: task.number}
+    result[OBJECTIVE] = _objective(task, report)
+    trial = RayTrial(trial_id)
+    if report.ending is None:
+        if scheduler.on_trial_result(None, trial, result) == TrialScheduler.CONTINUE:
+            searcher.on_trial_result(trial_id, result)
+            return True
+        drive.close()
+    scheduler.on_trial_complete(None, trial, result)
+    searcher.on_trial_complete(trial_id, result)
+    return False
+
+
 def _new_experiment(name: str) -> ExperimentRecord:
     now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
     return ExperimentRecord(
@@ -189,7 +202,7 @@ def _new_experiment(name: str) -> ExperimentRecord:
 
 
 def _objective(task: TrialTask, report: EpochReport) -> float:
-    return math.nan if report.ending == "failed" else report.quantities[task.metric]
+    return math.nan if report.ending == "failed" else report.quantities.get(task.metric, math.nan)
 
 
 def outline(worker: OneWorker) -> list[tuple[Any, ...]]:

@@ -24,6 +24,7 @@ FLOORS = {
     "hpo.places": 1,
     "hpo.provenance": 1,
     "hpo.exported": 1,
+    "hpo.failpoints": 1,
     "hpo.curves": 1,
     "hpo.search": 2,
     "hpo.execution": 2,

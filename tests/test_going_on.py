@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from one_worker import KilledError, OneWorker, outline, trained
-from optuna.trial import TrialState
 
 from hpo.execution import TrialDrive
 from storage import EpochRecord
@@ -151,28 +150,6 @@ def test_a_driver_that_dies_between_ledger_and_study_loses_nothing(begin: Begin)
     resumed.search()
     assert outline(resumed) == outline(whole)
     assert trained(resumed) == trained(whole)
-
-
-def test_a_worker_that_dies_costs_its_trial_the_epoch_it_was_in(begin: Begin) -> None:
-    """Once; one that dies in the same epoch again has its config to blame."""
-    worker = begin()
-    search = worker.source()
-    for n_known in (0, 2):
-        task = search.next_task()
-        assert task is not None
-        assert [one.epoch for one in task.known] == list(range(1, n_known + 1))
-        drive = TrialDrive(task)
-        for _ in range(n_known):
-            search.reported(task, drive.next_report())
-        for _ in range(2 - n_known):
-            search.reported(task, drive.next_report())
-        search.ended(task, None)
-    (trial,) = worker.study.trials
-    assert trial.state == TrialState.FAIL
-    assert trial.user_attrs["fail_cause"] == "out_of_memory"
-    assert trained(worker) == {"00000 1": 1, "00000 2": 1}
-    assert worker.warnings == [(0, "its worker died; it goes on from its last checkpoint")]
-    assert checkpoints(worker) == []
 
 
 def test_an_epoch_that_is_called_something_else_is_told(begin: Begin) -> None:

@@ -116,7 +116,10 @@ def test_an_interrupted_search_is_resumed_to_the_trials_of_an_undisturbed_one(
 
 
 def test_killed_worker_or_driver_a_trial_goes_on_from_its_checkpoint(user: Shell) -> None:
-    """SIGKILL both: the same trials, values and epochs as undisturbed; two are trained twice."""
+    """SIGKILL both: the same trials, values and epochs as undisturbed; two are trained twice.
+
+    The worker of the dead driver, which waits at a pipe in another's cluster, is no more either.
+    """
     gates, halts = [], {"FOLDER": str(user.folder)}
     for word in ("HALT1", "HALT2"):
         (folder := user.folder / word).mkdir()
@@ -129,13 +132,16 @@ def test_killed_worker_or_driver_a_trial_goes_on_from_its_checkpoint(user: Shell
     arguments = ("run", "slow.yaml", "-otrainable=keeping:train", "-oscheduler=none")
     process = user.start(*arguments, "-oname=killed")
     gates[0].wait_for(process)
-    worker = int((user.folder / "trained.txt").read_text().split()[-3])
+    first_worker = int((user.folder / "trained.txt").read_text().split()[-3])
     gates[0].open()
-    os.kill(worker, signal.SIGKILL)
+    os.kill(first_worker, signal.SIGKILL)
     gates[1].wait_for(process)
+    worker = psutil.Process(int((user.folder / "trained.txt").read_text().split()[-3]))
     process.kill()
     _, stderr = process.communicate(timeout=30)
-    assert "warning: trial 1: its worker died; it goes on from its last checkpoint" in stderr
+    assert "warning: trial 1: its worker died" in stderr
+    assert "it goes on from its last checkpoint, retry 1 of 3" in stderr
+    assert psutil.wait_procs([worker], timeout=30)[1] == []
     gates[1].open()
 
     resumed = user.hpo(*arguments, "-oname=killed", "--resume")
@@ -209,6 +215,21 @@ def test_ctrl_c_ends_a_run_with_its_own_ray_and_all_its_processes(
     assert states(user, "alone")["RUNNING"] == 0
     _, left = psutil.wait_procs(started, timeout=30)
     assert left == []
+
+
+def test_a_killed_driver_takes_its_own_ray_and_all_its_workers_along(
+    user: Shell, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL: nobody could say goodbye."""
+    monkeypatch.delenv("RAY_ADDRESS")
+    process = user.start("run", "slow.yaml", "-oname=orphans")
+    gate.wait_for(process)
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=30)
+    _, left = psutil.wait_procs(started, timeout=60)
+    assert left == []
+    assert states(user, "orphans")["RUNNING"] == 1
 
 
 def test_ctrl_c_while_ray_starts_ends_it_then_and_there(

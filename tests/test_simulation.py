@@ -112,7 +112,7 @@ def test_a_stage_begins_when_the_one_before_it_is_over(branin: Branin) -> None:
 
 def test_what_a_stage_raises_is_raised(branin: Branin) -> None:
     class Broken(TaskList):
-        def ended(self, task: TrialTask, report: EpochReport | None) -> None:
+        def ended(self, task: TrialTask, report: EpochReport) -> None:
             raise UsageError("broken")
 
     broken = Broken([task_list(branin(), 1).next_task()], lambda *_: None)  # type: ignore[list-item]

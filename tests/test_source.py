@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError
 from hpo.search import StudySource
 from hpo.spec import ExperimentSpec
-from hpo.tasks import EpochReport, TaskFactory, TrialTask
+from hpo.tasks import EpochReport, TaskFactory, TrialTask, lost
 from storage import EpochRecord, create_study, is_infeasible, open_optuna_storage
 
 MakeSource = Callable[..., StudySource]
@@ -95,20 +95,13 @@ def test_a_failed_trial_keeps_its_reason_and_what_it_had_reported(
     assert trial.intermediate_values == {1: 0.5}
 
 
-def test_a_dead_worker_is_a_failure_with_a_reason(source: MakeSource, study: optuna.Study) -> None:
-    search = source()
-    search.ended(take(search), None)
-    assert study.trials[0].state == TrialState.FAIL
-    assert "worker process" in study.trials[0].user_attrs["fail_reason"]
-    assert study.trials[0].user_attrs["fail_cause"] == "out_of_memory"
-
-
 def test_the_budget_counts_every_trial_that_ended_or_runs(source: MakeSource) -> None:
     search = source("budget.n_trials=2")
     first = take(search)
     take(search)
     assert search.next_task() is None
-    search.ended(first, None)
+    search.ended(first, lost("its worker died"))
+    assert take(search).number == first.number
     assert search.next_task() is None
 
 

@@ -21,7 +21,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class Checkpoints:
         saved: the newest that was saved here; None if there is none.
         resumed: what `load` has read; None if nothing.
         complaints: what was wrong with checkpoints, in words for the user.
+        on_step: is told each step of a `save` that is done; those of `replacing`, then "pruned".
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Checkpoints:
         self.saved: Checkpoint | None = None
         self.resumed: Checkpoint | None = None
         self.complaints: list[str] = []
+        self.on_step: Callable[[str], None] = lambda _: None
         self._has_room = True
         self._is_searched = False
         self._found: Checkpoint | None = None
@@ -129,8 +131,8 @@ class Checkpoints:
             _check_readable(content)
         path = self._folder / _file_name(epoch)
         try:
-            for _ in replacing(path, content):
-                pass
+            for step in replacing(path, content):
+                self.on_step(step)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -143,6 +145,7 @@ class Checkpoints:
         self.saved = Checkpoint(epoch=epoch, sha256=sha256, path=path)
         self._kept = {e: p for e, p in self._kept.items() if e < epoch} | {epoch: path}
         self._prune()
+        self.on_step("pruned")
 
     def _prune(self) -> None:
         """What an earlier start has left without a word to anybody goes, too."""

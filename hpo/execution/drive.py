@@ -13,8 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hpo.failpoints import failpoint
 from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, FailCause, TrialTask
-from trainables import Checkpoint, DataError, LrRangeTest, Segment, Trainable, find_trainable, pack
+from trainables import (
+    Checkpoint,
+    DataError,
+    LrRangeTest,
+    Segment,
+    Trainable,
+    TrialContext,
+    find_trainable,
+    pack,
+)
 
 NO_END = sys.maxsize
 """The epoch up to which the last part of a training goes: its own end, or the budget's."""
@@ -47,7 +57,7 @@ class TrialDrive:
     """One trial in this process. Never raises for what the trainable does."""
 
     def __init__(self, task: TrialTask) -> None:
-        self._task, self._context = task, task.context
+        self._task, self._context = task, _watched(task.context)
         self._trainable: Trainable | None = None
         self._reports: Iterator[Any] | None = None
         self._segments = [*task.context.earlier, Segment(config=task.config, until_epoch=NO_END)]
@@ -155,7 +165,7 @@ class TrialDrive:
                 f"trainable {self._task.trainable!r} kept no checkpoint of epoch {self._epoch}, "
                 "after which its config changes"
             )
-        self._context = replace(self._context, resume_from=(saved,))
+        self._context = _watched(replace(self._context, resume_from=(saved,)))
         self._context.checkpoints.complaints += complaints
         return self._segment_after(self._epoch, trainable)
 
@@ -322,6 +332,16 @@ class TrialDrive:
             if text := output.getvalue():
                 with (self._task.context.folder / OUTPUT_FILE).open("a", encoding="utf-8") as file:
                     file.write(text)
+
+
+def _watched(context: TrialContext) -> TrialContext:
+    context.checkpoints.on_step = _step_done
+    return context
+
+
+def _step_done(step: str) -> None:
+    """Of writing a checkpoint."""
+    failpoint(f"checkpoint {step}")
 
 
 def read_metrics(

@@ -7,11 +7,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import ray
 from ray import tune
-from ray.tune import Stopper
+from ray.tune import Callback, Stopper
 
-from hpo.execution.actor import TrialActor
+from hpo.errors import UnfitEnvironmentError
+from hpo.execution.actor import REPORT, TrialActor
 from hpo.execution.searcher import StageScheduler, TaskSearcher
+from hpo.execution.stalls import NO_WORKER_S, StallWatch
 from hpo.spec import ResourcesSpec
 from hpo.tasks import TaskSource
 
@@ -28,12 +31,16 @@ def run_stages(
     Trials that an interrupt stops are still RUNNING in the study: the caller requeues them.
 
     Raises:
+        UnfitEnvironmentError: if there is no worker for a long time.
         Exception: whatever a stage raised, e.g. because of its database.
     """
     searcher = TaskSearcher(stages, concurrency)
 
     def must_stop() -> bool:
         return searcher.error is not None or is_interrupted()
+
+    def no_worker() -> None:
+        searcher.error = searcher.error or UnfitEnvironmentError(no_worker_text(resources))
 
     # Ray would start one worker at a time; the searcher never asks ahead of its concurrency.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
@@ -52,6 +59,7 @@ def run_stages(
                 name="stages",
                 storage_path=folder,
                 stop=_StopWhen(must_stop),
+                callbacks=[_Watching(searcher, no_worker)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
@@ -94,3 +102,58 @@ class _StopWhen(Stopper):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray pickles a stopper for a restore that is not used here
+
+
+class _Watching(Callback):
+    """Ends a task that has stalled, by ending its worker; and a run that finds no worker."""
+
+    def __init__(self, searcher: TaskSearcher, no_worker: Callable[[], None]) -> None:
+        self._searcher, self._no_worker = searcher, no_worker
+        self._watch = StallWatch()
+        self._workers: dict[str, Any] = {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Ray does this several times a second."""
+        self._watch.look(is_anything_to_do=self._searcher.is_anything_running)
+        for trial_id, report in self._watch.stalled().items():
+            self._watch.ended(trial_id)
+            self._searcher.tell(trial_id, report)
+            ray.kill(self._workers.pop(trial_id))
+        if self._watch.is_without_workers:
+            self._no_worker()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker, new or warm, has taken a task."""
+        if running := self._searcher.running(trial.trial_id):
+            self._workers[trial.trial_id] = trial.temporary_state.ray_actor
+            self._watch.started(trial.trial_id, running[1])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """It has reported an epoch."""
+        if trial.trial_id in self._workers:
+            self._watch.reported(trial.trial_id, result[REPORT])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It has ended."""
+        self._watch.ended(trial.trial_id)
+        self._workers.pop(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Its worker died."""
+        self.on_trial_complete(iteration, trials, trial)
+
+
+def no_worker_text(resources: ResourcesSpec) -> str:
+    """What to tell and to advise if nothing can be started for a long time."""
+    all_there, free = ray.cluster_resources(), ray.available_resources()
+    there = ", ".join(
+        f"{kind.lower()}={all_there.get(kind, 0):g} ({free.get(kind, 0):g} free)"
+        for kind in ("CPU", "GPU")
+    )
+    return (
+        f"no trial could be started for {NO_WORKER_S:.0f} s: one asks for cpu={resources.cpu:g}, "
+        f"gpu={resources.gpu:g}; Ray has {there}. What is finished is kept; go on with --resume "
+        "when there is room (ray status)"
+    )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from hpo.execution.actor import REPORT, TASK
-from hpo.tasks import TaskSource, TrialTask
+from hpo.execution.lost_workers import LostWorkers
+from hpo.tasks import EPOCH, EpochReport, TaskSource, TrialTask, lost
 
 
 class TaskSearcher(Searcher):
@@ -26,6 +29,7 @@ class TaskSearcher(Searcher):
         self._stage: TaskSource | None = None
         self._running: dict[str, tuple[TaskSource, TrialTask]] = {}
         self._ahead: list[TrialTask] = []
+        self._told: dict[str, EpochReport] = {}
         self.error: Exception | None = None
         """What went wrong in a stage; Ray would only log it."""
 
@@ -67,9 +71,19 @@ class TaskSearcher(Searcher):
     ) -> None:
         """Ray hands over the last epoch of a task, or says that its worker died."""
         stage, task = self._running.pop(trial_id)
+        told = self._told.pop(trial_id, None) or lost("its worker died")
         report = None if error or result is None else result.get(REPORT)
         with self._keeping_error():
-            stage.ended(task, report)
+            stage.ended(task, report or told)
+
+    def tell(self, trial_id: str, report: EpochReport) -> None:
+        """Say why a worker died, before Ray says that it did; who comes first is right."""
+        self._told.setdefault(trial_id, report)
+
+    @property
+    def is_anything_running(self) -> bool:
+        """Whether a task has been handed out that has not ended."""
+        return bool(self._running)
 
     @contextmanager
     def _keeping_error(self) -> Iterator[None]:
@@ -98,17 +112,34 @@ class TaskSearcher(Searcher):
         """Nothing to restore: the study is the state."""
 
 
+@dataclass(frozen=True)
+class JudgedTask:
+    """As much of Ray's trial as the schedulers look at; equal for all starts of one task."""
+
+    trial_id: str
+
+
 class StageScheduler(FIFOScheduler):
-    """Asks the scheduler that a task's stage names for it; a task without one is not stopped."""
+    """Asks the scheduler that a task's stage names for it; a task without one is not stopped.
+
+    To Ray a task that is handed out again, because its worker died, is another trial. Its stage's
+    scheduler hears of it as one, and of each of its epochs once: otherwise it would count twice.
+    """
 
     def __init__(self, searcher: TaskSearcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._searcher = searcher
+        self._lost_workers = LostWorkers()
+        self._judged: dict[Path, int] = {}
+        """The last epoch that was judged of each task, which goes by its folder."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A task is about to start."""
-        if scheduler := self._scheduler_of(trial):
-            scheduler.on_trial_add(tune_controller, trial)
+        if judge := self._judge_of(trial):
+            task, scheduler = judge
+            if task.context.folder not in self._judged:
+                self._judged[task.context.folder] = 0
+                scheduler.on_trial_add(tune_controller, _judged(task))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Whether a task goes on after this epoch."""
@@ -117,31 +148,43 @@ class StageScheduler(FIFOScheduler):
             return str(TrialScheduler.STOP)
         if self._searcher.runs_to_end(trial.trial_id):
             return str(TrialScheduler.CONTINUE)
-        if scheduler := self._scheduler_of(trial):
-            return str(scheduler.on_trial_result(tune_controller, trial, result))
+        if judge := self._judge_of(trial):
+            task, scheduler = judge
+            if result[EPOCH] > self._judged[task.context.folder]:
+                self._judged[task.context.folder] = result[EPOCH]
+                return str(scheduler.on_trial_result(tune_controller, _judged(task), result))
         return str(TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """A task reached its end."""
-        if scheduler := self._scheduler_of(trial):
-            scheduler.on_trial_complete(tune_controller, trial, result)
+        if judge := self._judge_of(trial):
+            task, scheduler = judge
+            del self._judged[task.context.folder]
+            scheduler.on_trial_complete(tune_controller, _judged(task), result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """A task's worker died."""
-        if scheduler := self._scheduler_of(trial):
-            scheduler.on_trial_error(tune_controller, trial)
+        """A task's worker died; its scheduler keeps what it has heard, for the task may go on."""
+        said = Path(trial.error_file).read_text(encoding="utf-8")
+        self._searcher.tell(trial.trial_id, self._lost_workers.report_of(said))
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         """A task was taken back before it ended."""
-        if scheduler := self._scheduler_of(trial):
-            scheduler.on_trial_remove(tune_controller, trial)
+        if judge := self._judge_of(trial):
+            task, scheduler = judge
+            del self._judged[task.context.folder]
+            scheduler.on_trial_remove(tune_controller, _judged(task))
 
-    def _scheduler_of(self, trial: Any) -> TrialScheduler | None:
+    def _judge_of(self, trial: Any) -> tuple[TrialTask, TrialScheduler] | None:
+        """A running task with the scheduler that may stop it; None if nothing may."""
         if (running := self._searcher.running(trial.trial_id)) is None:
             return None
         stage, task = running
         scheduler: TrialScheduler | None = stage.scheduler_of(task)
-        return scheduler
+        return None if scheduler is None else (task, scheduler)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _judged(task: TrialTask) -> Any:
+    return JudgedTask(str(task.context.folder))

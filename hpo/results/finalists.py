@@ -109,7 +109,7 @@ def rerun_tasks(
             f"re-run of trial {task.number}, seed {same.seed_index + 1}: {metric}={same.value:.4f} "
             f"as trial {same.trial_number}, not trained again"
         )
-    return TaskList(unknown, partial(_rerun_ended, "re-run", metric, record, say))
+    return TaskList(unknown, partial(_rerun_ended, "re-run", metric, record, say), say)
 
 
 def _rerun_again(tasks: TaskFactory, outcome: Outcome, rerun: RerunRecord) -> TrialTask:
@@ -133,7 +133,7 @@ def confirmation_tasks(
         if seed_index not in done
     ]
     metric = outcome.spec.objective.metric
-    return TaskList(missing, partial(_rerun_ended, "confirmation", metric, record, say))
+    return TaskList(missing, partial(_rerun_ended, "confirmation", metric, record, say), say)
 
 
 def _rerun_ended(

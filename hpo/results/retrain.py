@@ -13,9 +13,15 @@ from trainables import PackedModel
 
 
 def retrain_task(
-    winner: Finalist, tasks: TaskFactory, keep: Callable[[PackedModel, TestReading], None]
+    winner: Finalist,
+    tasks: TaskFactory,
+    keep: Callable[[PackedModel, TestReading], None],
+    say: Callable[[str], None],
 ) -> TaskList:
-    """The one task of this stage; ``keep`` gets the model and what it scored on the test set."""
+    """The one task of this stage; ``keep`` gets the model and what it scored on the test set.
+
+    ``say`` shows a line to the user.
+    """
 
     def on_end(task: TrialTask, report: EpochReport, seconds: float) -> None:
         model = report.final_model
@@ -39,7 +45,7 @@ def retrain_task(
         )
 
     task = tasks.retrain(winner.number, winner.params, winner.lineage)
-    return TaskList([task], on_end)
+    return TaskList([task], on_end, say)
 
 
 def test_interval(reading: TestReading) -> tuple[float, float] | None:

@@ -83,13 +83,13 @@ class ManyStudies:
         self._take(turn, report)
         turn.study.reported(task, report)
 
-    def ended(self, task: TrialTask, report: EpochReport | None) -> None:
+    def ended(self, task: TrialTask, report: EpochReport) -> None:
         """Tell the trial's study, which may be asked again, and whoever waits for the same."""
         turn = self._running.pop(task.context.folder)
-        if report is not None:
-            self._take(turn, report)
+        self._take(turn, report)
         turn.study.ended(task, report)
-        self._courses.remember(task.identity, turn.reports)
+        if not report.is_lost:  # else it goes on, and nothing of it is an answer yet
+            self._courses.remember(task.identity, turn.reports)
         self._end(turn)
         for waiting in self._waiting.pop(task.identity):
             heapq.heappush(self._idle, waiting)

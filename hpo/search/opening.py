@@ -14,6 +14,7 @@ from typing import Any
 from optuna.study import Study, StudyDirection
 from optuna.trial import TrialState
 
+from hpo.failpoints import failpoint
 from hpo.search.space import Space, grid, is_grid_point
 from hpo.seeds import derive_seed
 from hpo.spec import ExperimentSpec, FoundParameter, GridSpec, conditions
@@ -68,6 +69,7 @@ def enqueue_opening(study: Study, spec: ExperimentSpec) -> None:
         opening = completed_on_grid(opening, spec)
     for params in opening[len(study.get_trials(deepcopy=False)) :]:
         study.enqueue_trial(params)
+        failpoint("first trial enqueued")
 
 
 def completed_on_grid(opening: Iterable[Params], spec: ExperimentSpec) -> list[Params]:

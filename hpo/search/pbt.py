@@ -10,6 +10,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import UsageError
+from hpo.failpoints import failpoint
 from hpo.lineage import (
     LINEAGE,
     PARENT,
@@ -110,6 +111,7 @@ class PopulationSource(StudySource):
                 self._tell(trial, state=TrialState.PRUNED)
                 continue
             trial.set_user_attr("seed", self._tasks.trial(trial.number, trial.params).context.seed)
+            failpoint("seed of a member recorded")
             own = self._recorded_epochs(trial.number)
             if own and own[-1].epoch == self._goal < self._max_epochs:
                 value = own[-1].metrics[self._metrics[0]]
@@ -182,6 +184,7 @@ class PopulationSource(StudySource):
             seed=self._spec.seed,
         )
         self._study.set_user_attr(self._key, asdict(generation))
+        failpoint("generation judged")
         self._n_generations += 1
         self._bear_children(generation)
         for loser, _ in generation.replaced:
@@ -210,6 +213,7 @@ class PopulationSource(StudySource):
                 },
                 intermediate_values={e: value for e, value in values if e <= generation.epoch},
             )
+            failpoint("child born")
 
     def _drop_checkpoints(self) -> None:
         """Nobody is on the way: what has ended is nobody's parent any more."""

@@ -11,13 +11,13 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from hpo.search.holding import FIRST_VALUE
-from hpo.search.source import StudySource
+from hpo.search.source import RETRIES, StudySource
 from hpo.tasks import EPOCH, NUMBER, OBJECTIVE, EpochReport, TrialTask
 from storage import ANSWERED_BY, EpochRecord
 
 NO_FACTS = frozenset(
     {"seed", "fail_reason", "fail_place", "fail_cause", "traceback", "search_stage"}
-    | {ANSWERED_BY, FIRST_VALUE}
+    | {ANSWERED_BY, FIRST_VALUE, RETRIES}
 )
 """Attributes that a search gives its trials itself; the others are facts of their configs."""
 

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError, UsageError
+from hpo.failpoints import failpoint
 from hpo.search.ending import EarlyEnd, is_spent_on, n_spent, n_trials_of, take_up
 from hpo.search.holding import FIRST_VALUE, HeldBack
 from hpo.search.opening import enqueue_opening
@@ -21,7 +22,7 @@ from hpo.search.schedulers import build_scheduler, replay
 from hpo.search.space import ask
 from hpo.search.staged import is_of_opening, must_wait, named_search, search_sampler
 from hpo.spec import ExperimentSpec
-from hpo.tasks import TRACEBACK_FILE, EpochReport, TaskFactory, TrialTask, excesses, worker_died
+from hpo.tasks import N_RETRIES, TRACEBACK_FILE, EpochReport, TaskFactory, TrialTask, excesses
 from storage import (
     ANSWERED_BY,
     EpochRecord,
@@ -37,6 +38,8 @@ from storage import (
 from trainables import remove_checkpoints
 
 MAX_OPENING_FAILURES = 5
+RETRIES = "worker_retries"
+"""Attribute of a trial: how often it was handed out again because its worker had died."""
 
 
 class SearchObserver(Protocol):
@@ -96,6 +99,7 @@ class StudySource:
         study.sampler = search_sampler(spec, self._n_trials)
         n_opening = sum(is_of_opening(trial) for trial in study.get_trials(deepcopy=False))
         record_sampler(study, *named_search(spec, self._n_trials, n_opening))
+        failpoint("sampler recorded")
         self.scheduler: TrialScheduler = build_scheduler(spec, study.get_trials(deepcopy=False))
         self._study, self._tasks, self._spec = study, tasks, spec
         self._space = spec.search_space
@@ -141,7 +145,7 @@ class StudySource:
                 or if configs are infeasible time and again.
         """
         self._stop_if_all_fail_alike()
-        while not self._is_over():
+        while not self._is_over() or self._has_begun_ones():
             if self._waits_for_stage():
                 return None
             trial = ask(self._study, self._space)
@@ -153,6 +157,7 @@ class StudySource:
                 self._answer(trial, same)
             else:
                 trial.set_user_attr("seed", task.context.seed)
+                failpoint("seed recorded")
                 self._running[trial.number] = trial
                 task = self._tasks.going_on(task, self._recorded_epochs(trial.number))
                 return self._with_fingerprint(task)
@@ -168,6 +173,16 @@ class StudySource:
         self._judge_end(n_taken)
         return self._end is not None or self.is_over_time or n_taken >= self._n_trials
 
+    def _has_begun_ones(self) -> bool:
+        """Whether trials wait to go on that a search which has ended early lets come to their end.
+
+        Their worker died, or the driver did. A time limit leaves them where they are.
+        """
+        if self._end is None or self.is_over_time:
+            return False
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return any("seed" in trial.user_attrs for trial in waiting)
+
     def _judge_end(self, n_taken: int) -> None:
         """Record the end that the trials or the clock call for; ``n_taken`` trials were begun."""
         if self._end is not None:
@@ -179,6 +194,7 @@ class StudySource:
             )
         if self._end is not None:
             put_search_end(self._study, self._end)
+            failpoint("search end recorded")
 
     def _waits_for_stage(self) -> bool:
         """Whether the next trial depends on those that run."""
@@ -220,6 +236,7 @@ class StudySource:
             self._record_fingerprint = None
         if report.epoch == 1 + (0 if task.done is None else task.done.epoch):
             _put_facts(self._running[task.number], report)
+            failpoint("facts recorded")
         if not report.is_known:
             self._record_epoch(
                 EpochRecord(
@@ -231,27 +248,24 @@ class StudySource:
                     checkpoint=report.checkpoint,
                 )
             )
+            failpoint("epoch recorded")
         # Of several objectives the first: an intermediate value is one number.
         value = report.quantities[self._metrics[0]]
         put_intermediate_value(self._running[task.number], report.epoch, value)
+        failpoint("value recorded")
         for observer in self._observers:
             observer.epoch_reported(task.number, report)
 
-    def ended(self, task: TrialTask, report: EpochReport | None) -> None:
-        """Tell the study how a trial ended.
+    def ended(self, task: TrialTask, report: EpochReport) -> None:
+        """Tell the study how a trial ended; one that is lost is handed out again, a few times.
 
         Raises:
             UnfitEnvironmentError: if the data cannot be used; the trial goes back into the queue.
             UsageError: if the first training to come to its end shows that nobody tells what the
                 spec limits.
         """
-        if report is None and self._can_go_on(task):
-            self._requeue(task.number)
-            warning = "its worker died; it goes on from its last checkpoint"
-            for observer in self._observers:
-                observer.trial_warned(task.number, warning)
+        if report.is_lost and self._is_retried(task, report):
             return
-        report = report or worker_died(task)
         if report.is_unfit:
             self._requeue(task.number)
             raise UnfitEnvironmentError(report.fail_reason)
@@ -280,21 +294,27 @@ class StudySource:
             is_whole = report.ending == "complete"
             self._tell(trial, values) if is_whole else self._tell(trial, state=TrialState.PRUNED)
 
-    def _can_go_on(self, task: TrialTask) -> bool:
-        """Whether a dead worker has left a newer checkpoint than the one it began with.
-
-        One that dies in the same epoch again has no other: then the config is the cause.
-        """
-        if self._end is not None:
+    def _is_retried(self, task: TrialTask, report: EpochReport) -> bool:
+        """Put a trial whose worker has died back into the queue, unless that has been enough."""
+        trial = self._running[task.number]
+        n_before = trial.user_attrs.get(RETRIES, 0)
+        if n_before == N_RETRIES:
             return False
-        kept = [one for one in self._recorded_epochs(task.number) if one.checkpoint is not None]
-        begun = [one.epoch for one in task.context.resume_from]
-        return bool(kept) and kept[-1].epoch > max(begun, default=0)
+        trial.set_user_attr(RETRIES, n_before + 1)
+        failpoint("retry counted")
+        self._requeue(task.number)
+        kept = any(one.checkpoint for one in self._recorded_epochs(task.number))
+        start = "from its last checkpoint" if kept else "from epoch 1"
+        warning = f"{report.fail_reason}; it goes on {start}, retry {n_before + 1} of {N_RETRIES}"
+        for observer in self._observers:
+            observer.trial_warned(task.number, warning)
+        return True
 
     def _requeue(self, number: int) -> None:
         """Back into the queue: the trial is handed out again under its own number."""
         del self._running[number]
         requeue_running(self._study, only=number)
+        failpoint("trial requeued")
 
     def _warn(self, task: TrialTask, report: EpochReport) -> None:
         for complaint in report.complaints:
@@ -306,6 +326,7 @@ class StudySource:
         if not self._held.takes(trial.number, report.epoch):
             return False
         trial.set_user_attr(FIRST_VALUE, report.quantities[self._metrics[0]])
+        failpoint("first value recorded")
         self._hold(trial)
         return True
 
@@ -324,6 +345,7 @@ class StudySource:
             put_constraints(trial, self._excesses(report) or (1.0,))
         if report.traceback:
             trial.set_user_attr("traceback", report.traceback[-4000:])
+        failpoint("failure described")
         self._tell(trial, state=TrialState.FAIL)
 
     def _excesses(self, report: EpochReport) -> list[float]:
@@ -336,10 +358,11 @@ class StudySource:
         known, own = trials[same], trials[trial.number].user_attrs
         # What stands on a trial before it is trained, its stage for one, is its own.
         told = {**known.user_attrs, ANSWERED_BY: same}
-        for name in told.keys() - own.keys():
+        for name in told.keys() - own.keys() - {RETRIES}:
             trial.set_user_attr(name, told[name])
         if beyond := constraints_of(known):
             put_constraints(trial, beyond)
+        failpoint("answer copied")
         for epoch in self._recorded_epochs(same):
             copied = replace(
                 epoch,
@@ -349,6 +372,7 @@ class StudySource:
                 checkpoint=None,
             )
             self._record_epoch(copied)
+            failpoint("answered epoch recorded")
             report = EpochReport(epoch=epoch.epoch, metrics=epoch.metrics, seconds=0.0)
             for observer in self._observers:
                 observer.epoch_reported(trial.number, report)
@@ -364,9 +388,12 @@ class StudySource:
         state: TrialState | None = None,
     ) -> FrozenTrial:
         """End a trial in the study; returns what stands there, after everybody was told."""
+        failpoint("trial about to be told")
         self._study.tell(trial, values, state=state)
+        failpoint("trial told")
         if self.drops_checkpoints_at_once:
             remove_checkpoints(self._tasks.trial_folder(trial.number))
+            failpoint("checkpoints removed")
         ended = self._study.get_trials(deepcopy=False)[trial.number]
         self._n_finished += 1
         self._n_spent += is_spent_on(ended, self._spec)
@@ -402,10 +429,11 @@ class StudySource:
             return
         places = {str(trial.user_attrs.get("fail_place")) for trial in ended}
         if len(places) == 1:
+            file = self._tasks.trial_folder(ended[0].number) / TRACEBACK_FILE
             raise NoSuccessfulTrialError(
                 f"the search has stopped: its first {len(ended)} trials all failed in one way, "
-                f"{places.pop()}. Mend {self._tasks.spec.trainable!r} or the search space; the "
-                f"traceback is in {self._tasks.trial_folder(ended[0].number) / TRACEBACK_FILE}"
+                f"{places.pop()}. Mend {self._tasks.spec.trainable!r} or the search space; "
+                + (f"the traceback is in {file}" if file.is_file() else "there is no traceback")
             )
 
 

@@ -17,6 +17,7 @@ from optuna.distributions import (
 )
 from optuna.study import Study
 
+from hpo.failpoints import failpoint
 from hpo.spec import (
     CategoricalParameter,
     FloatParameter,
@@ -37,7 +38,9 @@ OTHER = object()
 def ask(study: Study, space: Space) -> optuna.Trial:
     """The next trial of the study, its parameters drawn: the one way to ask for one."""
     trial = study.ask()
+    failpoint("trial begun")
     draw(trial, space)
+    failpoint("trial asked")
     return trial
 
 
@@ -65,6 +68,7 @@ def draw(
             params[name] = given[name]
         elif not isinstance(parameter, FoundParameter):
             params[name] = _suggested(trial, name, parameter)
+            failpoint("param drawn")
     return params
 
 

@@ -171,6 +171,10 @@ class BudgetSpec(Section):
         terminator: the search ends once a model of the objective expects no gain worth having
             (Ishibashi et al. 2023, https://proceedings.mlr.press/v206/ishibashi23a.html).
         trial_time_limit_s: a trial that trains longer FAILs at its next report.
+        stall_timeout_s: a trial that reports nothing for so long FAILs, its first epoch with all
+            that comes before it included. Unless it is set a trial may be silent for 20 times its
+            longest epoch; in its first epoch, for 20 times the longest first epoch of the others,
+            once there is one; and for 5 minutes in any case.
         max_epochs: of one trial; without it a trial ends when its trainable does.
     """
 
@@ -180,6 +184,7 @@ class BudgetSpec(Section):
     patience_trials: int | None = Field(default=None, ge=1)
     terminator: bool = False
     trial_time_limit_s: float | None = Field(default=None, gt=0)
+    stall_timeout_s: float | None = Field(default=None, gt=0)
     max_epochs: int | None = Field(default=None, ge=1)
 
     def breaches(self) -> list[tuple[str, str]]:

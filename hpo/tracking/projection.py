@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.failpoints import failpoint
 from hpo.lineage import LINEAGE, PARENT, PARENT_EPOCH, REPLACES, ancestors_text
 from storage import EpochRecord, ExperimentRecord
 
@@ -88,6 +89,7 @@ class Projection:
         run_id = self._runs["parent"].info.run_id
         if status != "RUNNING":
             self._client.set_terminated(run_id, status, _ms(finished_at) if finished_at else None)
+            failpoint("MLflow parent ended")
 
     def put_trial(
         self,
@@ -131,7 +133,9 @@ class Projection:
         points += _metrics({**beside, **(metrics or {})}, last, ended)
         self._log(run_id, points, {**trial.params, "seed": trial.user_attrs.get("seed")})
         self._put_artifacts(run_id, artifacts)
+        failpoint("MLflow run logged")
         self._client.set_terminated(run_id, STATUS[trial.state], _ms(ended))
+        failpoint("MLflow run ended")
         self._runs[key] = self._client.get_run(run_id)
 
     def _find_experiment(self, tracking_uri: str, artifacts: Path) -> str:
@@ -142,7 +146,9 @@ class Projection:
             return str(found.experiment_id)
         is_server = tracking_uri.startswith(("http:", "https:", "databricks"))
         location = None if is_server else (artifacts / self._experiment.name).as_uri()
-        return str(self._client.create_experiment(self._experiment.name, location))
+        mlflow_id = str(self._client.create_experiment(self._experiment.name, location))
+        failpoint("MLflow experiment made")
+        return mlflow_id
 
     def _find_runs(self) -> dict[str, Run]:
         """Runs of this experiment by trial number, and the "parent"; the store pages its answer."""
@@ -175,6 +181,7 @@ class Projection:
             self._runs[key] = self._client.create_run(
                 self._mlflow_id, start_time=_ms(start), tags=tags, run_name=name
             )
+            failpoint("MLflow run begun")
         else:
             for tag, value in tags.items():
                 if self._runs[key].data.tags.get(tag) != value:

@@ -1,0 +1,179 @@
+"""Whole runs in processes that are forked from one which has imported everything, and killed.
+
+The journey of `hpo run` is the real one, with its databases, MLflow and files; its one worker lives
+in the driver's process, so that a kill ends both. `KilledRuns` starts this file as a program.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from one_worker import RayTrial, goes_on
+
+import hpo.experiment
+from hpo.execution import TrialDrive
+from hpo.execution.searcher import StageScheduler, TaskSearcher
+from hpo.failpoints import VARIABLE
+from hpo.places import Places
+from hpo.progress import RunProgress
+from hpo.search import n_trials_of
+from hpo.spec import load_spec
+from hpo.tasks import TaskSource, TrialTask, lost
+
+
+class KilledRuns:
+    """Runs of ``spec.yaml`` in folders, each in a process of its own; and the server of these."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._template = folder, folder / "template"
+        self._log = folder / "stderr.txt"
+        self._server = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log.open("w"),
+            text=True,
+        )
+        self._template.mkdir()
+        assert self._ask(self._template, "make databases") == 0, self._log.read_text()
+
+    def begin(self, folder: Path, files: dict[str, str]) -> Path:
+        """A user's folder with empty databases, which take seconds to make."""
+        shutil.copytree(self._template, folder)
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        return folder
+
+    def run(self, folder: Path) -> None:
+        """To its end, whether it was begun before or not."""
+        assert self._ask(folder, "") == 0, self._log.read_text()
+
+    def kill(self, folder: Path, failpoint: str) -> None:
+        """The same, but it is killed at a failpoint that it comes to."""
+        assert self._ask(folder, failpoint) == -9, (failpoint, self._log.read_text())
+
+    def close(self) -> None:
+        self._server.communicate()
+
+    def _ask(self, folder: Path, what: str) -> int:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        print(json.dumps([str(folder), what]), file=self._server.stdin, flush=True)
+        return int(self._server.stdout.readline() or "1")
+
+
+def serve() -> None:
+    """Fork for each line of stdin, and print how the child ended: below 0 by a signal."""
+    import matplotlib.pyplot as plt  # noqa: F401  what a child would have to import
+    import mlflow  # noqa: F401
+    import torch  # noqa: F401
+
+    hpo.experiment.ray_cluster = one_worker_cluster  # type: ignore[assignment]
+    hpo.experiment.run_stages = run_stages_here
+    for line in sys.stdin:
+        folder, what = json.loads(line)
+        if (child := os.fork()) == 0:
+            os._exit(work(Path(folder), what))
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def work(folder: Path, what: str) -> int:
+    """What a child does; returns its exit code."""
+    try:
+        if what == "make databases":
+            make_databases(folder)
+        else:
+            os.environ[VARIABLE] = what
+            run(folder)
+    except BaseException:  # noqa: BLE001  the child ends here, whatever it is
+        traceback.print_exc()
+        sys.stderr.flush()
+        return 1
+    return 0
+
+
+def make_databases(folder: Path) -> None:
+    from mlflow import MlflowClient
+
+    from storage import Ledger, open_engine, open_optuna_storage
+
+    places = Places.of(folder)
+    assert Ledger(open_engine(places.storage_url)).names() == []
+    open_optuna_storage(places.storage_url).engine.dispose()
+    MlflowClient(tracking_uri=places.tracking_uri).search_experiments()
+
+
+def run(folder: Path) -> None:
+    """As `hpo run` does, or `hpo run --resume`."""
+    from rich.console import Console
+
+    from hpo.workspace import experiment_names
+
+    os.chdir(folder)
+    spec, places = load_spec(folder / "spec.yaml", (), [folder]), Places.of(folder)
+    with RunProgress(spec, Console(stderr=True), n_trials_of(spec)) as progress:
+        hpo.experiment.run_experiment(
+            spec,
+            places,
+            progress,
+            resume=spec.name in experiment_names(places),
+            resume_command="",
+        )
+
+
+@contextmanager
+def one_worker_cluster(*_: Any) -> Iterator[int]:
+    """In place of Ray's."""
+    yield 1
+
+
+def run_stages_here(
+    stages: Iterator[TaskSource],
+    *_: Any,
+    concurrency: int,
+    is_interrupted: Callable[[], bool],
+) -> None:
+    """As Ray Tune runs them with one worker, in this process."""
+    searcher = TaskSearcher(stages, concurrency)
+    scheduler = StageScheduler(searcher)
+    for trial_id in map(str, itertools.count()):
+        suggested = searcher.suggest(trial_id)
+        if searcher.error is not None:
+            raise searcher.error
+        if not isinstance(suggested, dict):
+            return
+        scheduler.on_trial_add(None, RayTrial(trial_id))
+        drive = TrialDrive(suggested["task"])
+        while True:
+            report = drive.next_report()
+            if loses_its_worker(suggested["task"], report.epoch):
+                searcher.tell(trial_id, lost("its worker died, says the test"))
+                searcher.on_trial_complete(trial_id, error=True)
+                break
+            if not goes_on(trial_id, drive, report, searcher, scheduler):
+                break
+
+
+def loses_its_worker(task: TrialTask, epoch: int) -> bool:
+    """Once, where the user's folder says so by a file: ``trials/00001 2``."""
+    folder = task.context.folder
+    wanted = folder.parents[3] / "lose.txt"
+    if not wanted.is_file() or wanted.read_text() != f"{folder.parent.name}/{folder.name} {epoch}":
+        return False
+    wanted.unlink()
+    return True
+
+
+if __name__ == "__main__":
+    serve()
