@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from hpo.errors import UnfitEnvironmentError
 from hpo.lineage import Lineage
 from hpo.seeds import derive_seed
 from hpo.spec import ExperimentSpec, LimitSpec
@@ -34,13 +35,27 @@ OUTPUT_FILE, TRACEBACK_FILE = "output.txt", "traceback.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
+class KnownData:
+    """The data that a search began with: on others a worker trains nothing.
+
+    Attributes:
+        config: of the trial that has named them, since the data may be a matter of the config.
+        fingerprint: what it named them.
+    """
+
+    config: Mapping[str, Any]
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialTask:
     """Everything a worker needs to train one config.
 
     ``number`` is the trial's; ``seed_index`` counts its re-runs and is None in the search itself.
     With the purpose "finish" it is retrained on everything but the test set, and the model handed
     back; with "find_lr" nothing but its learning rates is looked at. With ``wants_fingerprint`` the
-    first report names the data. Configs that break a limit on what is known beforehand are not
+    first report names the data; where ``known_data`` are no more what they were it is the last one,
+    and names them as they are now. Configs that break a limit on what is known beforehand are not
     trained; ``time_limit_s`` ends a training at its next report. With ``runs_to_end`` no scheduler
     is asked whether it goes on. ``metric`` is the first objective, ``other_objectives`` may follow;
     of several some may be known before training.
@@ -54,6 +69,7 @@ class TrialTask:
     seed_index: int | None = None
     purpose: Literal["train", "finish", "find_lr"] = "train"
     wants_fingerprint: bool = False
+    known_data: KnownData | None = None
     runs_to_end: bool = False
     constraints: Mapping[str, LimitSpec] = field(default_factory=dict)
     time_limit_s: float | None = None
@@ -100,7 +116,7 @@ class EpochReport:
         fail_cause: the kind of failure; None while there is none.
         is_unfit: the data are missing or unreadable, whatever the config.
         traceback: of the user's exception.
-        fingerprint: of the trainable's data, if the task asked for it.
+        fingerprint: of the trainable's data, if the task asked for it, or knows it.
         warnings: of the trainable about its data, if the task asked for the fingerprint.
         facts: what the trainable's ``constraints`` know of the config before any training.
         final_model: what "finish" hands back; None if the trainable offers no ``finish``.
@@ -190,8 +206,14 @@ class TaskList:
         seconds[report.epoch, report.ending == "failed"] = report.seconds
 
     def ended(self, task: TrialTask, report: EpochReport | None) -> None:
-        """Hand the task over."""
+        """Hand the task over.
+
+        Raises:
+            UnfitEnvironmentError: if the data cannot be used: that says nothing of the task.
+        """
         report = report or worker_died(task)
+        if report.is_unfit:
+            raise UnfitEnvironmentError(report.fail_reason)
         self.reported(task, report)
         remove_checkpoints(task.context.folder)
         self._on_end(task, report, sum(self._seconds[task.context.folder].values()))
