@@ -265,7 +265,11 @@ class TrialDrive:
         known = self._task.known_data
         if known is None or trainable.fingerprint is None:
             return
-        self._fingerprint = trainable.fingerprint(dict(known.config), self._context)
+        try:
+            self._fingerprint = trainable.fingerprint(dict(known.config), self._context)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(f"the data of this search cannot be read any more: {reason}") from error
         if self._fingerprint != known.fingerprint:
             raise OtherDataError(f"the fingerprint of the data is {self._fingerprint}")
 
