@@ -153,7 +153,9 @@ def mlflow_sql(statement: str, workspace: Workspace) -> None:
 
 
 def _sql(database: Path, statement: str, workspace: Workspace) -> None:
-    """EXPERIMENT, TRIAL (0) and RUN (of it) stand for their ids."""
+    """EXPERIMENT, TRIAL (0) and RUN (of it) stand for their ids, FIRST_EPOCH for its condition."""
+    first_epoch = "experiment_id = EXPERIMENT AND trial_number = 0 AND epoch = 1"
+    statement = statement.replace("FIRST_EPOCH", first_epoch)
     statement = statement.replace("EXPERIMENT", repr(workspace.experiment.id))
     statement = statement.replace("TRIAL", str(workspace.study.trials[0]._trial_id))
     if "RUN" in statement:
@@ -202,8 +204,6 @@ def later_epoch(workspace: Workspace, trial: int, epoch: int) -> None:
     workspace.ledger.put_epoch(workspace.experiment.id, EpochRecord(**values))
 
 
-FIRST_EPOCH = "experiment_id = EXPERIMENT AND trial_number = 0 AND epoch = 1"
-OF_MODEL = "study_id = (SELECT study_id FROM studies WHERE study_name = 'model')"
 DAMAGES = {
     "an intermediate value": Damage(
         partial(
@@ -242,7 +242,7 @@ DAMAGES = {
     "a failure without a reason": Damage(
         partial(
             ledger_sql,
-            f"UPDATE trials SET state = 'FAIL' WHERE {OF_MODEL} AND number = 0",
+            "UPDATE trials SET state = 'FAIL' WHERE trial_id = TRIAL",
         ),
         "trial 0, study: fail_reason: expected a reason, found nothing",
         is_mended=False,
@@ -253,14 +253,12 @@ DAMAGES = {
         is_mended=False,
     ),
     "an epoch": Damage(
-        partial(ledger_sql, f"DELETE FROM hpo_epochs WHERE {FIRST_EPOCH}"),
+        partial(ledger_sql, "DELETE FROM hpo_epochs WHERE FIRST_EPOCH"),
         "trial 0, ledger: epoch 1: expected its metrics, found nothing; no copy of it",
         is_mended=False,
     ),
     "a metric of the ledger": Damage(
-        partial(
-            ledger_sql, f"UPDATE hpo_epochs SET metrics = '{{\"val\": 4}}' WHERE {FIRST_EPOCH}"
-        ),
+        partial(ledger_sql, "UPDATE hpo_epochs SET metrics = '{\"val\": 4}' WHERE FIRST_EPOCH"),
         "trial 0, ledger: val of epoch 1: expected ",
         is_mended=False,
     ),
