@@ -190,7 +190,7 @@ def stages(
     if awaits_lr_range(workspace.spec):
         workspace = yield from find_range(workspace, progress.say)
     experiment, ledger = workspace.experiment, workspace.ledger
-    is_known = experiment.data_fingerprint is not None
+    is_known = experiment.data_fingerprint is not None and has_trained(workspace.study)
     yield search_source(
         workspace.study,
         workspace.spec,

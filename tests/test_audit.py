@@ -62,14 +62,15 @@ budget: {n_trials: 10, max_epochs: 4}
 finalists: {k: 2, n_seeds: 2, confirmations: 1}
 """
 UNDISTURBED = {
-    "plain": (),
     "asha": ("scheduler={name: asha, reduction_factor: 2}",),
-    "alike": ("trial_seed=common", "search_space.x.step=0.25"),  # some are answered by others
-    "held": ("scheduler={name: one_epoch_top_k, k: 3}", "trial_seed=common"),
-    "limited": ("constraints={size: {max: 8}, score: {max: 1.4}}",),
-    "target": ("budget.target_value=1.0",),
-    "timeless": ("budget.time_limit_s=1e-9", "budget.n_trials=1"),
-    "grid": ("sampler=grid", "budget.n_trials=100", "search_space.x.step=0.25"),
+    # Some are answered by others, some are refused, some break a limit, all but three are stopped.
+    "held": (
+        "scheduler={name: one_epoch_top_k, k: 3}",
+        "trial_seed=common",
+        "search_space.x.step=0.25",
+        "constraints={size: {max: 8}, score: {max: 1.4}}",
+    ),
+    "ended": ("sampler=grid", "search_space.x.step=0.25", "budget.target_value=0.4"),
     "pbt": ("scheduler={name: pbt, perturb: [x], quantile: 0.4}", "search_space.x.low=0.15"),
     "pareto": (
         "objective=[{metric: score, direction: maximize}, {metric: size, direction: minimize}]",
@@ -78,12 +79,12 @@ UNDISTURBED = {
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+def places(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Places:
     """Of all experiments here, which share the databases."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "courses.py").write_text(COURSES)
     (folder / "own.py").write_text(OWN_TRAINABLE)
-    return places_of(folder)
+    return places_of(folder, empty_store)
 
 
 def audited(places: Places, name: str, *, repair: bool = False) -> Audit:
@@ -114,6 +115,7 @@ objective: {metric: val, direction: maximize}
 fixed: {pixels: false, rebuilds: false}
 search_space: {lr: {type: float, low: 0, high: 1}}
 sampler: random
+enqueue: [{lr: 0.5}, {lr: 0.6}, {lr: 0.4}, {lr: 0.3}, {lr: 0.9}]
 budget: {n_trials: 5, max_epochs: 3}
 finalists: {k: 2, n_seeds: 1, confirmations: 0}
 """
@@ -128,7 +130,7 @@ def train(config):
 
 @pytest.fixture(scope="module")
 def model(places: Places) -> Workspace:
-    """A small experiment whose winner was exported; the first of its five trials is COMPLETE."""
+    """A small experiment whose winner was exported: four trials are COMPLETE, the fifth is FAIL."""
     text = OWN_TRAINABLE[: OWN_TRAINABLE.index("def train")] + EPOCHS
     text += OWN_TRAINABLE[OWN_TRAINABLE.index("def finish") - 1 :]
     (places.imports[0] / "own.py").write_text(text)
@@ -476,10 +478,10 @@ def test_in_another_folder_the_files_are_said_to_be_missing(
 
 
 @pytest.fixture
-def cut_off(tmp_path: Path) -> Workspace:
+def cut_off(tmp_path: Path, empty_store: Path) -> Workspace:
     """Killed in its second trial, of which two epochs are acknowledged."""
     (tmp_path / "courses.py").write_text(COURSES)
-    places = places_of(tmp_path)
+    places = places_of(tmp_path, empty_store)
     spec = spec_of(
         f"name: cut\n{SPEC}", places, "search_space.x.low=0.2", "search_space.x.high=0.8"
     )

@@ -208,9 +208,9 @@ LATE = BRANIN.replace("name: branin", "name: late")
 
 
 @pytest.fixture
-def late(tmp_path: Path) -> Places:
+def late(tmp_path: Path, empty_store: Path) -> Places:
     """An experiment that is finished, and of which MLflow, which was down, knows nothing."""
-    places = places_of(tmp_path)
+    places = places_of(tmp_path, empty_store)
     run_here(spec_of(LATE, places), replace(places, tracking_uri=NOBODY))
     (tmp_path / "late.yaml").write_text(LATE)
     assert tracking_is_late(find_workspace("late", places).study)

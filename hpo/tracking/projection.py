@@ -36,11 +36,13 @@ if TYPE_CHECKING:
 MAX_METRICS, MAX_PARAMS = 1000, 100  # in one log_batch, MLflow's limits
 
 # Of an MLflow server that is down: one quick answer each time instead of minutes of retries.
+# And nothing is drawn in the middle of what we say.
 CLIENT_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 SERVERS = ("http:", "https:", "databricks")
