@@ -110,9 +110,9 @@ def _goes_on(
 
 
 def places_of(folder: Path, store: Path) -> Places:
-    """Those of `hpo` in a folder, with a copy of an empty store of MLflow, which takes long to make.
+    """Those of `hpo` in a folder, whatever the environment says.
 
-    They are looked for in no variable of the environment.
+    ``store`` is an empty database of MLflow, which takes long to make: it is copied.
     """
     places = Places.of(folder, {})
     places.runs.mkdir()

@@ -63,9 +63,9 @@ finalists: {k: 2, n_seeds: 2, confirmations: 1}
 """
 UNDISTURBED = {
     "asha": ("scheduler={name: asha, reduction_factor: 2}",),
-    # Some are answered by others, some are refused, some break a limit, all but three are stopped.
+    # Some are answered by others, some are refused, some break a limit, the worst are stopped.
     "held": (
-        "scheduler={name: one_epoch_top_k, k: 3}",
+        "scheduler={name: one_epoch_top_k, k: 6}",
         "trial_seed=common",
         "search_space.x.step=0.25",
         "constraints={size: {max: 8}, score: {max: 1.4}}",
