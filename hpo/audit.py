@@ -122,7 +122,12 @@ def _records(workspace: Workspace, outcome: Outcome) -> Records:
 def _mlflow_differences(
     workspace: Workspace, outcome: Outcome, shown: Shown
 ) -> Iterator[Difference]:
-    """Run by run; what should not be there comes last."""
+    """Run by run; what should not be there comes last.
+
+    Until a trial has ended MLflow is told nothing.
+    """
+    if not shown and not any(trial.state.is_finished() for trial in outcome.trials):
+        return
     parent = picture_of_experiment(workspace, outcome)
     yield from _run_differences(parent, shown.get(PARENT_RUN, ()))
     parent_id = next((one.run_id for one in shown.get(PARENT_RUN, ())), "")

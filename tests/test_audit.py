@@ -238,8 +238,8 @@ DAMAGES = {
         is_mended=False,
     ),
     "a parameter": Damage(
-        partial(ledger_sql, "UPDATE trial_params SET param_value = 0.5 WHERE trial_id = TRIAL"),
-        "trial 0, mlflow: parameter lr: expected 0.5, found ",
+        partial(ledger_sql, "UPDATE trial_params SET param_value = 0.45 WHERE trial_id = TRIAL"),
+        "trial 0, mlflow: parameter lr: expected 0.45, found 0.5",
     ),
     "a failure without a reason": Damage(
         partial(
