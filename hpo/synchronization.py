@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -45,18 +44,14 @@ def open_tracker(workspace: Workspace, say: Callable[[str], None]) -> Tracker:
         metrics = [objective.metric for objective in workspace.spec.objectives]
         return trial_picture(experiment, workspace.study.study_name, trial, epochs, metrics)
 
-    parent = parent_picture(experiment, workspace.study.study_name, {}, experiment.created_at)
+    parent = parent_picture(experiment, workspace.study.study_name, {})
     return Tracker(partial(open_projection, workspace), parent, picture_of, say)
 
 
 def picture_of_experiment(workspace: Workspace, outcome: Outcome) -> RunPicture:
     """What the run of an experiment shows: what it has come to so far."""
-    return parent_picture(
-        outcome.experiment,
-        workspace.study.study_name,
-        _result_metrics(outcome),
-        _found_at(outcome),
-    )
+    study_name = workspace.study.study_name
+    return parent_picture(outcome.experiment, study_name, _result_metrics(outcome))
 
 
 def pictures_of_trials(
@@ -79,7 +74,6 @@ def pictures_of_trials(
             metrics,
             rank=rank,
             results=_rerun_metrics(finalist),
-            found_at=_found_at(outcome),
             files=[file.name for file in files],
         )
         yield picture, files
@@ -129,14 +123,6 @@ def _rerun_metrics(finalist: Finalist | None) -> dict[str, float]:
     if finalist.confirmed is not None:
         metrics["confirmed_mean"] = finalist.confirmed.mean
     return metrics
-
-
-def _found_at(outcome: Outcome) -> dt.datetime:
-    """When the newest result was found: of two values of one metric MLflow shows the newer one."""
-    confirmations = [one for finalist in outcome.finalists for one in finalist.confirmations]
-    moments = [one.finished_at for one in (*outcome.reruns, *confirmations)]
-    moments += [reading.read_at for reading in outcome.test_readings]
-    return max(moments, default=outcome.experiment.created_at)
 
 
 def _result_metrics(outcome: Outcome) -> Mapping[str, float]:

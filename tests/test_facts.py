@@ -340,7 +340,7 @@ def store(tmp_path: Path, empty_store: Path) -> MlflowClient:
 def test_of_two_values_of_one_time_mlflow_shows_the_larger_one_and_forgets_none(
     store: MlflowClient,
 ) -> None:
-    """So what may change is logged with the time at which it was found."""
+    """So a result that has changed is logged with the time at which it is."""
     run = store.create_run("0").info.run_id
     for value, ms in ((2.0, 1000), (1.0, 1000), (0.5, 2000)):
         store.log_metric(run, "found", value, timestamp=ms, step=3)

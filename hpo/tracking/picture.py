@@ -54,8 +54,8 @@ class RunPicture:
         params: as the strings that MLflow keeps.
         tags: all of ours.
         points: of each metric of the training all that there is.
-        results: what was found out later, such as the mean of re-runs. It may change, and MLflow
-            forgets nothing: only the newest value of each counts.
+        results: what was found out later by metric, such as the mean of re-runs. It may change, and
+            MLflow forgets nothing: only the newest value of each counts.
         files: its artifacts by name; the content of a spec, None of any other.
         run_id: MLflow's; empty of a run that is only expected.
     """
@@ -68,7 +68,7 @@ class RunPicture:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     points: Sequence[Point]
-    results: Sequence[Point]
+    results: Mapping[str, float]
     files: Mapping[str, str | None]
     run_id: str = ""
 
@@ -79,12 +79,9 @@ NOTHING = "nothing"
 
 
 def parent_picture(
-    experiment: ExperimentRecord,
-    study_name: str,
-    results: Mapping[str, float],
-    found_at: dt.datetime,
+    experiment: ExperimentRecord, study_name: str, results: Mapping[str, float]
 ) -> RunPicture:
-    """Of an experiment; ``found_at`` is when the newest of its ``results`` was found."""
+    """Of an experiment, with what it has come to so far."""
     is_finished = experiment.finished_at is not None
     return RunPicture(
         key=PARENT_RUN,
@@ -95,7 +92,7 @@ def parent_picture(
         params={},
         tags=_tags(experiment, study_name, PARENT_RUN, experiment.name),
         points=(),
-        results=_metrics(results, 0, found_at),
+        results={_name(name): value for name, value in results.items()},
         files={SPEC_FILE: experiment.spec},
     )
 
@@ -109,7 +106,6 @@ def trial_picture(
     *,
     rank: int | None = None,
     results: Mapping[str, float] | None = None,
-    found_at: dt.datetime | None = None,
     files: Sequence[str] = (),
 ) -> RunPicture:
     """Of a trial that has ended, with all that the ledger knows of it.
@@ -122,7 +118,6 @@ def trial_picture(
         objectives: names of its values.
         rank: of a finalist, 1 is the best.
         results: of a finalist's re-runs.
-        found_at: when the newest of them was found.
         files: names of artifacts.
     """
     started = _utc(trial.datetime_start) if trial.datetime_start else experiment.created_at
@@ -155,7 +150,7 @@ def trial_picture(
             **({} if rank is None else {RANK: str(rank)}),
         },
         points=points,
-        results=_metrics(results or {}, last, found_at or ended),
+        results={_name(key): value for key, value in (results or {}).items()},
         files=dict.fromkeys(files),
     )
 
@@ -185,7 +180,7 @@ def shown_picture(client: MlflowClient, run: Run) -> RunPicture:
             for name in run.data.metrics
             for one in client.get_metric_history(run_id, name)
         ],
-        results=[(name, value, 0, 0) for name, value in run.data.metrics.items()],
+        results=dict(run.data.metrics),
         files={item.path: _content(client, run_id, item.path) for item in artifacts},
         run_id=run_id,
     )
@@ -217,10 +212,10 @@ def unlike(expected: RunPicture, found: RunPicture) -> Iterator[Unlike]:
     ours = {name: value for name, value in found.tags.items() if _is_ours(name, expected)}
     yield from _unlike_mappings("tag", expected.tags, ours)
     yield from _unlike_histories(expected, found)
-    newest = {name: value for name, value, _, _ in found.results}
-    for name, value, _, _ in expected.results:
-        if _same(newest.get(name)) != _same(value):
-            yield f"metric {name}", repr(value), _told([newest[name]] if name in newest else [])
+    for name, value in expected.results.items():
+        shown = found.results.get(name)
+        if _same(shown) != _same(value):
+            yield f"metric {name}", repr(value), _told([] if shown is None else [shown])
     for name, content in expected.files.items():
         if name not in found.files:
             yield f"artifact {name}", "a file", NOTHING
@@ -235,14 +230,23 @@ def is_at_odds(expected: RunPicture, run: Run) -> bool:
 
 def shows(expected: RunPicture, run: Run) -> bool:
     """Whether a run is what it should be, as far as can be seen without its histories."""
-    newest = {name: _same(value) for name, value in run.data.metrics.items()}
     return (
         run.info.status == expected.status
         and dict(run.data.params) == dict(expected.params)
         and all(run.data.tags.get(name) == value for name, value in expected.tags.items())
-        and all(name in newest for name, _, _, _ in expected.points)
-        and all(newest.get(name) == _same(value) for name, value, _, _ in expected.results)
+        and all(name in run.data.metrics for name, _, _, _ in expected.points)
+        and not unshown_results(expected, run)
     )
+
+
+def unshown_results(expected: RunPicture, run: Run) -> dict[str, float]:
+    """Those of which a run shows another value, or none."""
+    shown = run.data.metrics
+    return {
+        name: value
+        for name, value in expected.results.items()
+        if _same(shown.get(name)) != _same(value)
+    }
 
 
 def superfluous_tags(expected: RunPicture, run: Run) -> list[str]:
@@ -267,8 +271,7 @@ def _unlike_mappings(
 def _unlike_histories(expected: RunPicture, found: RunPicture) -> Iterator[Unlike]:
     """Of each metric, epoch by epoch; a value that stands there twice differs, too."""
     wanted, shown = _histories(expected.points), _histories(found.points)
-    results = {name for name, _, _, _ in expected.results}
-    for name in sorted({*wanted, *shown} - results):
+    for name in sorted({*wanted, *shown} - expected.results.keys()):
         is_true = name.startswith(RESULTS) or expected.key == PARENT_RUN
         if name not in wanted and is_true:  # of an earlier finalist, or winner
             continue

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import tempfile
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from hpo.tracking.picture import (
     shown_picture,
     shows,
     superfluous_tags,
+    unshown_results,
 )
 from storage import ExperimentRecord, database_exists
 
@@ -92,7 +94,7 @@ class Projection:
             status = picture.status
         if status is not None:
             self._client.update_run(run_id, status=status)
-        self._log(run_id, picture.results, {})
+        self._log(run_id, self._new_results(picture), {})
         with tempfile.TemporaryDirectory(prefix="hpo-mlflow-") as folder:
             spec = Path(folder) / SPEC_FILE
             spec.write_text(self._experiment.spec, encoding="utf-8")
@@ -121,7 +123,7 @@ class Projection:
             self._put_artifacts(run.info.run_id, artifacts)
             return
         run_id = self._run(picture)
-        self._log(run_id, [*picture.points, *picture.results], picture.params)
+        self._log(run_id, [*picture.points, *self._new_results(picture)], picture.params)
         self._put_artifacts(run_id, artifacts)
         self._client.set_terminated(run_id, picture.status, picture.ended_ms)
         self._runs[picture.key] = self._client.get_run(run_id)
@@ -158,6 +160,12 @@ class Projection:
         run = self._runs[picture.key]
         for tag in superfluous_tags(picture, run):
             self._client.delete_tag(run.info.run_id, tag)
+
+    def _new_results(self, picture: RunPicture) -> list[Point]:
+        """Results that the run does not show yet; MLflow shows the newest of several values."""
+        now_ms, last = time.time_ns() // 1_000_000, max((p[3] for p in picture.points), default=0)
+        unshown = unshown_results(picture, self._runs[picture.key])
+        return [(name, value, now_ms, last) for name, value in unshown.items()]
 
     def _log(self, run_id: str, points: Sequence[Point], params: Mapping[str, str]) -> None:
         """Points of metrics and parameters in as few calls as MLflow allows."""
