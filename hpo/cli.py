@@ -48,6 +48,9 @@ app = typer.Typer(
 def run(
     spec_path: SpecArgument,
     overrides: OverrideOption = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Budget of the search [the spec's].")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an experiment.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, run nothing.")] = False,
     print_config: Annotated[
@@ -60,7 +63,8 @@ def run(
 
     hpo run search_spaces/cnn.yaml
     """
-    spec, places = spec_and_places(spec_path, overrides, storage, tracking_uri)
+    budget = [] if trials is None else [f"budget.n_trials={trials}"]
+    spec, places = spec_and_places(spec_path, [*(overrides or ()), *budget], storage, tracking_uri)
     if print_config:
         from hpo.spec import spec_to_yaml
 
@@ -424,6 +428,29 @@ def sync(
     places = places_of(storage, tracking_uri)
     n_trials = synchronize_by_name(name, places)
     typer.echo(f"{name}: MLflow shows {n_trials} trials")
+
+
+@app.command()
+def audit(
+    name: NameArgument,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be mended from the ledger.")
+    ] = False,
+    as_json: JsonOption = False,
+    storage: StorageOption = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Compare study, ledger, MLflow, checkpoints and files of NAME; list every difference.
+
+    hpo audit cnn
+    """
+    from hpo.audit import audit_experiment, refuse_differences
+    from hpo.auditing import audit_text
+
+    found = audit_experiment(name, places_of(storage, tracking_uri), repair=repair)
+    typer.echo(json.dumps(found.as_json()) if as_json else audit_text(found))
+    options = {"--storage": storage, "--tracking-uri": tracking_uri}
+    refuse_differences(found, command_line("audit", name, "--repair", **options))
 
 
 @app.command()

@@ -344,6 +344,7 @@ def _finished_trials(workspace: ComparisonWorkspace) -> dict[StudyKey, Sequence[
 def _keep_fingerprint(
     workspace: ComparisonWorkspace,
     progress: ComparisonProgress,
+    _number: int,
     fingerprint: str,
     warnings: Sequence[str],
 ) -> None:

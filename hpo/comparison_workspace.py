@@ -16,7 +16,7 @@ from optuna.study import Study
 from hpo.comparison import Comparison, StudyRun, study_run
 from hpo.errors import SpecError, UsageError
 from hpo.places import Places
-from hpo.provenance import git_commit, versions
+from hpo.provenance import changed_code, git_commit, shown_versions, versions
 from hpo.search import awaits_lr_range, chosen_samplers, n_trials_of, opening_of, surprises_of
 from hpo.seeds import derive_seed
 from hpo.spec import (
@@ -41,7 +41,7 @@ from storage import (
     shown_url,
     study_exists,
 )
-from trainables import LR
+from trainables import LR, trainable_sources
 
 DEFAULT_SAMPLERS = ("grid", "random", "tpe", "gp")
 N_RERUNS = 3
@@ -252,7 +252,7 @@ class ComparisonWorkspace:
             wall_s=record.wall_s,
             utilization=record.busy_s / record.capacity_s if record.capacity_s else None,
             provenance={
-                **record.versions,
+                **shown_versions(record.versions),
                 "git commit": record.git_commit,
                 "data fingerprint": record.data_fingerprint,
             },
@@ -317,7 +317,7 @@ def find_comparison(plan: Plan, places: Places, *, resume: bool) -> ComparisonRe
                 f"Known: {known}. Without --resume it is begun"
             )
         return None
-    _refuse_another(recorded, plan)
+    _refuse_another(recorded, plan, places)
     if not resume:
         storage = open_optuna_storage(url)
         names = [study_name(name, key) for key in plan.keys]
@@ -334,8 +334,8 @@ def find_comparison(plan: Plan, places: Places, *, resume: bool) -> ComparisonRe
     return replace(recorded, spec=spec_to_yaml(plan.spec))
 
 
-def _refuse_another(recorded: ComparisonRecord, plan: Plan) -> None:
-    """Raise if the plan is not that of the record."""
+def _refuse_another(recorded: ComparisonRecord, plan: Plan, places: Places) -> None:
+    """Raise if the plan, or the code of its trainable, is not that of the record."""
     before = parse_recorded_spec(recorded.spec)
     changed = [
         difference
@@ -348,6 +348,9 @@ def _refuse_another(recorded: ComparisonRecord, plan: Plan) -> None:
     ):
         if was != given:
             changed.append(f"{option}: {was} -> {given}")
+    if recorded.finished_at is None:
+        code = trainable_sources(plan.spec.trainable, places.imports)
+        changed += [f"code {change}" for change in changed_code(recorded.versions, code)]
     if changed:
         raise UsageError(
             "\n  ".join(
@@ -377,7 +380,7 @@ def open_comparison(
         samplers=list(plan.samplers),
         n_seeds=plan.n_seeds,
         created_at=now(),
-        versions=versions(),
+        versions=versions(plan.spec.trainable, places.imports),
         git_commit=git_commit(places.runs.parent),
     )
     ledger.put(record)

@@ -28,17 +28,21 @@ from hpo.results import (
     write_model_card,
     write_report,
 )
+from hpo.same_data import SameData
 from hpo.search import awaits_lr_range, search_source
 from hpo.spec import ExperimentSpec
-from hpo.synchronization import open_projection, synchronize
-from hpo.tasks import SideBySide, TaskSource
+from hpo.synchronization import open_tracker, synchronize
+from hpo.tasks import KnownData, SideBySide, TaskSource
 from hpo.tracking import Tracker, short_reason
 from hpo.workspace import (
     Workspace,
+    another,
+    changed_libraries,
     exclusive,
     experiment_names,
     find_record,
     finished,
+    has_trained,
     is_finished,
     open_workspace,
     storage_errors,
@@ -48,10 +52,14 @@ from storage import (
     LostLeaseError,
     RerunRecord,
     TestReading,
+    record_data_trial,
     record_finalists,
+    record_tracking_is_late,
+    recorded_data_trial,
     recorded_finalists,
     requeue_running,
     search_end,
+    tracking_is_late,
 )
 from trainables import BEST_WEIGHTS, PackedModel
 
@@ -93,6 +101,8 @@ def run_experiment(
                     f"experiment {spec.name!r} is finished: there is nothing left to do"
                     + search_goes_on_with(workspace)
                 )
+                if tracking_is_late(workspace.study):
+                    try_to_synchronize(workspace, progress)
                 return workspace.outcome()
             if recorded is None and spec.name in experiment_names(places):
                 progress.say(
@@ -101,6 +111,8 @@ def run_experiment(
                 )
             progress.say(f"{spec.name}: starting Ray; results will be in {places.runs}")
             if recorded is not None:
+                for change in changed_libraries(recorded):
+                    progress.say(f"note: since the experiment began, {change}")
                 recorded = replace(recorded, finished_at=None)  # it goes on
             with ray_cluster(spec.resources, interrupt) as n_fitting:
                 workspace = open_workspace(spec, places, recorded)
@@ -140,14 +152,12 @@ def run_workers(
         return interrupt.is_set or lease.is_lost
 
     models: list[PackedModel] = []
-    tracker = Tracker(
-        lambda: open_projection(workspace), workspace.ledger, workspace.experiment, progress.say
-    )
+    tracker = open_tracker(workspace, progress.say)
     status = "FAILED"
     progress.already_finished(workspace.study.get_trials(deepcopy=False))
     try:
         run_stages(
-            stages(workspace, progress, tracker, models),
+            same_data(workspace).over(stages(workspace, progress, tracker, models)),
             workspace.spec.resources,
             concurrency=min(n_fitting, workspace.spec.concurrency or n_fitting),
             is_interrupted=is_interrupted,
@@ -185,6 +195,7 @@ def wind_up(
     if (workspace.folder / EVIDENCE_FILE).is_file():  # the trainable has handed a model back
         write_model_card(workspace.outcome(), workspace.folder)
         failpoint("model card written")
+    record_tracking_is_late(workspace.study, is_late=True)
     workspace.ledger.put(workspace.experiment)
     failpoint("finish recorded")
     if is_quiet:
@@ -203,7 +214,7 @@ def stages(
     if awaits_lr_range(workspace.spec):
         workspace = yield from find_range(workspace, progress.say)
     experiment, ledger = workspace.experiment, workspace.ledger
-    is_known = experiment.data_fingerprint is not None
+    is_known = experiment.data_fingerprint is not None and has_trained(workspace.study)
     yield search_source(
         workspace.study,
         workspace.spec,
@@ -235,15 +246,36 @@ def search_goes_on_with(workspace: Workspace) -> str:
     if (end := search_end(workspace.study)) is None:
         return ""
     lifted = f"-o budget.{end.by}=... or " if end.limit is not None else ""
-    return f" ({end.reason}; search on with {lifted}more trials: -o budget.n_trials=...)"
+    return f" ({end.reason}; search on with {lifted}more trials: --trials ...)"
+
+
+def same_data(workspace: Workspace) -> SameData:
+    """What makes sure that an experiment with results goes on with the data it began with."""
+    number = recorded_data_trial(workspace.study)
+    fingerprint, known = workspace.experiment.data_fingerprint, None
+    if number is not None and fingerprint is not None and has_trained(workspace.study):
+        trial = workspace.study.get_trials(deepcopy=False)[number]
+        config = workspace.tasks.trial(number, trial.params).config
+        known = KnownData(config=config, fingerprint=fingerprint)
+    name = workspace.spec.name
+    return SameData(
+        known,
+        "Bring the data back, or begin another experiment with the best of this one: "
+        f"{another(workspace.spec)} -o warm_start=[{name}]",
+    )
 
 
 def keep_fingerprint(
-    workspace: Workspace, progress: RunProgress, fingerprint: str, warnings: Sequence[str]
+    workspace: Workspace,
+    progress: RunProgress,
+    number: int,
+    fingerprint: str,
+    warnings: Sequence[str],
 ) -> None:
     """Record which data the experiment is about, and say what is wrong with them."""
     for warning in warnings:
         progress.say(f"warning: {warning}")
+    record_data_trial(workspace.study, number)  # first: without it a fingerprint says nothing
     workspace.ledger.put(replace(workspace.experiment, data_fingerprint=fingerprint))
     failpoint("fingerprint recorded")
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
 
 from hpo.errors import UnfitEnvironmentError
 from hpo.places import Places
 from hpo.results import Finalist, Outcome, test_interval
 from hpo.tasks import TaskFactory
-from hpo.tracking import Projection, short_reason
+from hpo.tracking import (
+    Projection,
+    RunPicture,
+    Tracker,
+    parent_picture,
+    short_reason,
+    trial_picture,
+)
 from hpo.workspace import Workspace, exclusive, find_workspace, storage_errors
+from storage import record_tracking_is_late
 from trainables import BEST_WEIGHTS
 
 
@@ -21,13 +32,51 @@ def open_projection(workspace: Workspace) -> Projection:
         Exception: whatever MLflow raises if it cannot be reached.
     """
     places = workspace.places
-    return Projection(
-        places.tracking_uri,
-        workspace.recorded(),
-        workspace.study.study_name,
-        places.runs / "mlartifacts",
-        [objective.metric for objective in workspace.spec.objectives],
-    )
+    return Projection(places.tracking_uri, workspace.recorded(), places.runs / "mlartifacts")
+
+
+def open_tracker(workspace: Workspace, say: Callable[[str], None]) -> Tracker:
+    """What keeps MLflow up to date while a search runs; ``say`` shows a line to the user."""
+    experiment = workspace.experiment
+
+    def picture_of(trial: FrozenTrial) -> RunPicture:
+        epochs = workspace.ledger.epochs(experiment.id, trial.number).get(trial.number, [])
+        metrics = [objective.metric for objective in workspace.spec.objectives]
+        return trial_picture(experiment, workspace.study.study_name, trial, epochs, metrics)
+
+    parent = parent_picture(experiment, workspace.study.study_name, {})
+    return Tracker(partial(open_projection, workspace), parent, picture_of, say)
+
+
+def picture_of_experiment(workspace: Workspace, outcome: Outcome) -> RunPicture:
+    """What the run of an experiment shows: what it has come to so far."""
+    study_name = workspace.study.study_name
+    return parent_picture(outcome.experiment, study_name, _result_metrics(outcome))
+
+
+def pictures_of_trials(
+    workspace: Workspace, outcome: Outcome
+) -> Iterator[tuple[RunPicture, list[Path]]]:
+    """What the run of each trial shows that has ended, and the files that go with it."""
+    metrics = [objective.metric for objective in workspace.spec.objectives]
+    finalists = {finalist.number: rank for rank, finalist in enumerate(outcome.finalists, start=1)}
+    for trial in outcome.trials:
+        if not trial.state.is_finished():
+            continue
+        rank = finalists.get(trial.number)
+        finalist = None if rank is None else outcome.finalists[rank - 1]
+        files = _files(finalist, workspace.tasks)
+        picture = trial_picture(
+            outcome.experiment,
+            workspace.study.study_name,
+            trial,
+            outcome.epochs.get(trial.number, []),
+            metrics,
+            rank=rank,
+            results=_rerun_metrics(finalist),
+            files=[file.name for file in files],
+        )
+        yield picture, files
 
 
 def synchronize(workspace: Workspace, status: str = "RUNNING") -> int:
@@ -41,23 +90,28 @@ def synchronize(workspace: Workspace, status: str = "RUNNING") -> int:
         Exception: whatever MLflow raises; what was written by then stays and is not repeated.
     """
     projection, outcome = open_projection(workspace), workspace.outcome()
-    projection.put_parent(_result_metrics(outcome))
-    finalists = {finalist.number: rank for rank, finalist in enumerate(outcome.finalists, start=1)}
-    ended = [trial for trial in outcome.trials if trial.state.is_finished()]
-    for trial in ended:
-        extras: dict[str, Any] = {}
-        if rank := finalists.get(trial.number):
-            extras = _finalist_extras(outcome.finalists[rank - 1], workspace.tasks)
-            extras["rank"] = rank
-        projection.put_trial(trial, outcome.epochs.get(trial.number, []), **extras)
-    if outcome.experiment.finished_at is not None:
-        projection.end_parent("FINISHED", outcome.experiment.finished_at)
-    else:
-        projection.end_parent(status)
-    return len(ended)
+    parent = picture_of_experiment(workspace, outcome)
+    projection.remove_doubles()
+    projection.put_parent(parent)
+    n_trials = 0
+    for picture, files in pictures_of_trials(workspace, outcome):
+        projection.put_trial(picture, files)
+        n_trials += 1
+    projection.end_parent(parent, status)
+    record_tracking_is_late(workspace.study, is_late=False)
+    return n_trials
 
 
-def _finalist_extras(finalist: Finalist, tasks: TaskFactory) -> dict[str, Any]:
+def _files(finalist: Finalist | None, tasks: TaskFactory) -> list[Path]:
+    if finalist is None:
+        return []
+    weights = tasks.trial_folder(finalist.number) / BEST_WEIGHTS
+    return [weights] if weights.is_file() else []
+
+
+def _rerun_metrics(finalist: Finalist | None) -> dict[str, float]:
+    if finalist is None:
+        return {}
     metrics = {
         f"rerun_{rerun.seed_index}": rerun.value
         for rerun in finalist.reruns
@@ -68,11 +122,7 @@ def _finalist_extras(finalist: Finalist, tasks: TaskFactory) -> dict[str, Any]:
         metrics |= {f"rerun_mean_{name}": value for name, value in finalist.others.items()}
     if finalist.confirmed is not None:
         metrics["confirmed_mean"] = finalist.confirmed.mean
-    weights = tasks.trial_folder(finalist.number) / BEST_WEIGHTS
-    return {
-        "metrics": metrics,
-        "artifacts": [weights] if weights.is_file() else [],
-    }
+    return metrics
 
 
 def _result_metrics(outcome: Outcome) -> Mapping[str, float]:
@@ -102,14 +152,18 @@ def synchronize_by_name(name: str, places: Places) -> int:
     with storage_errors():
         workspace = find_workspace(name, places)
         with exclusive(places, name):
-            return _synchronize(workspace)
+            return synchronize_or_say(workspace)
 
 
-def _synchronize(workspace: Workspace) -> int:
-    places = workspace.places
+def synchronize_or_say(workspace: Workspace) -> int:
+    """`synchronize` for a command that is there for it.
+
+    Raises:
+        UnfitEnvironmentError: if MLflow cannot be reached.
+    """
     try:
         return synchronize(workspace)
     except Exception as error:
         raise UnfitEnvironmentError(
-            f"MLflow at {places.tracking_uri} cannot be written: {short_reason(error)}"
+            f"MLflow at {workspace.places.tracking_uri} cannot be written: {short_reason(error)}"
         ) from error

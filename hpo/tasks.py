@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from hpo.errors import UnfitEnvironmentError
 from hpo.lineage import Lineage
 from hpo.seeds import derive_seed
 from hpo.spec import ExperimentSpec, LimitSpec
@@ -47,13 +48,27 @@ OUTPUT_FILE, TRACEBACK_FILE = "output.txt", "traceback.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
+class KnownData:
+    """The data that a search began with: on others a worker trains nothing.
+
+    Attributes:
+        config: of the trial that has named them, since the data may be a matter of the config.
+        fingerprint: what it named them.
+    """
+
+    config: Mapping[str, Any]
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialTask:
     """Everything a worker needs to train one config.
 
     ``number`` is the trial's; ``seed_index`` counts its re-runs and is None in the search itself.
     With the purpose "finish" it is retrained on everything but the test set, and the model handed
     back; with "find_lr" nothing but its learning rates is looked at. With ``wants_fingerprint`` the
-    first report names the data. Configs that break a limit on what is known beforehand are not
+    first report names the data; where ``known_data`` are no more what they were it is the last one,
+    and names them as they are now. Configs that break a limit on what is known beforehand are not
     trained; ``time_limit_s`` ends a training at its next report, ``stall_timeout_s`` is how long it
     may go without one; None if that is to be judged by its epochs. With ``runs_to_end`` no
     scheduler is asked whether it goes on. ``metric`` is the first objective, ``other_objectives``
@@ -68,6 +83,7 @@ class TrialTask:
     seed_index: int | None = None
     purpose: Literal["train", "finish", "find_lr"] = "train"
     wants_fingerprint: bool = False
+    known_data: KnownData | None = None
     runs_to_end: bool = False
     constraints: Mapping[str, LimitSpec] = field(default_factory=dict)
     time_limit_s: float | None = None
@@ -125,7 +141,7 @@ class EpochReport:
         is_unfit: the data are missing or unreadable, whatever the config.
         is_lost: its worker died before it could report; the trainable has said nothing of this.
         traceback: of the user's exception.
-        fingerprint: of the trainable's data, if the task asked for it.
+        fingerprint: of the trainable's data, if the task asked for it, or knows it.
         warnings: of the trainable about its data, if the task asked for the fingerprint.
         facts: what the trainable's ``constraints`` know of the config before any training.
         final_model: what "finish" hands back; None if the trainable offers no ``finish``.
@@ -226,7 +242,13 @@ class TaskList:
         seconds[report.epoch, report.ending == "failed"] = report.seconds
 
     def ended(self, task: TrialTask, report: EpochReport) -> None:
-        """Hand the task over; one that is lost begins again, at once and `N_RETRIES` times."""
+        """Hand the task over; one that is lost begins again, at once and `N_RETRIES` times.
+
+        Raises:
+            UnfitEnvironmentError: if the data cannot be used: that says nothing of the task.
+        """
+        if report.is_unfit:
+            raise UnfitEnvironmentError(report.fail_reason)
         folder = task.context.folder
         remove_checkpoints(folder)
         if report.is_lost and self._n_retries[folder] < N_RETRIES:

@@ -20,7 +20,14 @@ from optuna.study import Study
 from hpo.errors import StorageError, UsageError
 from hpo.failpoints import failpoint
 from hpo.places import Places
-from hpo.provenance import git_commit, versions
+from hpo.provenance import (
+    changed,
+    changed_code,
+    git_commit,
+    libraries_of,
+    library_versions,
+    versions,
+)
 from hpo.results import Outcome, read_outcome
 from hpo.search import (
     awaits_lr_range,
@@ -58,7 +65,7 @@ from storage import (
     shown_url,
     study_exists,
 )
-from trainables import LR
+from trainables import LR, trainable_sources
 
 IMPORTS_FILE = "imports.txt"
 """In a run's folder: where its trainable was looked for, one folder a line, for `hpo resume`."""
@@ -105,11 +112,12 @@ class Workspace:
 def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> ExperimentRecord | None:
     """The record of an experiment that goes on, None for one to begin; changes no record.
 
-    One that has come to nothing so far is begun anew if the spec is another one now.
+    One that has come to nothing so far is begun anew if the spec or the code is another one now.
 
     Raises:
-        UsageError: if it exists and shall not be resumed, or with another spec, or if it does not
-            exist and shall be resumed, or if ``warm_start`` names one that does not exist.
+        UsageError: if it exists and shall not be resumed, or with another spec or other code, or if
+            it does not exist and shall be resumed, or if ``warm_start`` names one that does not
+            exist, or if its budget is lowered below what is spent.
         DatabaseError: if the database cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -131,21 +139,16 @@ def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> Experi
         _warm_params(spec, places)  # refuses unknown names before anything is recorded
         return None
     found = ledger.lr_range(recorded.id)
-    if unlawful := unlawful_changes(recorded, spec, found):
+    if refusal := _refusal(recorded, spec, places, found, storage):
         if found is None and not _has_trained(spec.name, storage):
             _warm_params(spec, places)
             return None
-        raise UsageError(
-            "\n  ".join(
-                [
-                    f"experiment {spec.name!r} exists with another spec (recorded -> given):",
-                    *unlawful,
-                    f"Begin another one: -o name={spec.name}-2",
-                ]
-            )
-        )
-    if not resume:
+        raise refusal
+    n_done = 0
+    if study_exists(storage, spec.name):
         n_done = n_spent(_study(spec, storage).get_trials(deepcopy=False), spec)
+    _refuse_smaller_budget(recorded, spec, n_done)
+    if not resume:
         raise UsageError(
             f"experiment {spec.name!r} exists: {n_done} of {n_trials_of(spec)} trials "
             f"are finished. Go on with --resume, or begin another: -o name={spec.name}-2"
@@ -153,11 +156,73 @@ def find_record(spec: ExperimentSpec, places: Places, *, resume: bool) -> Experi
     return replace(recorded, spec=spec_to_yaml(spec if found is None else _narrowed(spec, found)))
 
 
-def _has_trained(name: str, storage: BaseStorage) -> bool:
-    """Whether a trial has ended, or has an epoch to lose: it may have been cut off or held back."""
-    if not study_exists(storage, name):
+def _refusal(
+    recorded: ExperimentRecord,
+    spec: ExperimentSpec,
+    places: Places,
+    found: LrRangeRecord | None,
+    storage: BaseStorage,
+) -> UsageError | None:
+    """Why an experiment cannot go on: its spec or its code is another one. None if it can.
+
+    Where nothing is left to train, code does not matter any more.
+    """
+    if unlawful := unlawful_changes(recorded, spec, found):
+        head = f"experiment {spec.name!r} exists with another spec (recorded -> given):"
+        return UsageError("\n  ".join([head, *unlawful, f"Begin another one: {another(spec)}"]))
+    code = changed_code(recorded.versions, trainable_sources(spec.trainable, places.imports))
+    if not code or _is_done(recorded, spec, storage):
+        return None
+    commit = f" as it was at git commit {recorded.git_commit}" if recorded.git_commit else ""
+    return UsageError(
+        "\n  ".join(
+            [
+                f"experiment {spec.name!r} was begun with other code of its trainable "
+                f"{spec.trainable!r} (SHA-256, recorded -> present):",
+                *code,
+                f"Bring the code back{commit}, or begin another experiment with the best of this "
+                f"one: {another(spec)} -o warm_start=[{spec.name}]",
+            ]
+        )
+    )
+
+
+def another(spec: ExperimentSpec) -> str:
+    """What to add to the command line to begin another experiment of the same spec."""
+    return f"-o name={spec.name}-2"
+
+
+def _is_done(recorded: ExperimentRecord, spec: ExperimentSpec, storage: BaseStorage) -> bool:
+    if recorded.finished_at is None or not study_exists(storage, spec.name):
         return False
-    trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+    return is_over(_study(spec, storage), spec)
+
+
+def _refuse_smaller_budget(recorded: ExperimentRecord, spec: ExperimentSpec, n_done: int) -> None:
+    """Raise UsageError if the budget is lowered below what is spent: it could never be exact."""
+    is_lowered = spec.budget.n_trials < parse_recorded_spec(recorded.spec).budget.n_trials
+    if is_lowered and n_trials_of(spec) < n_done:
+        raise UsageError(
+            f"budget.n_trials={spec.budget.n_trials}, but {n_done} trials of experiment "
+            f"{spec.name!r} are finished; give at least as many: --trials {n_done}"
+        )
+
+
+def changed_libraries(recorded: ExperimentRecord) -> list[str]:
+    """``torch: 2.14.1 -> 2.15.0``, for each library that was another one when it began."""
+    return changed(libraries_of(recorded.versions), library_versions())
+
+
+def _has_trained(name: str, storage: BaseStorage) -> bool:
+    """Whether an experiment has anything to lose."""
+    return study_exists(storage, name) and has_trained(
+        optuna.load_study(study_name=name, storage=storage)
+    )
+
+
+def has_trained(study: Study) -> bool:
+    """Whether a trial has ended, or has an epoch to lose: it may have been cut off or held back."""
+    trials = study.get_trials(deepcopy=False)
     return any(trial.state.is_finished() or trial.intermediate_values for trial in trials)
 
 
@@ -188,7 +253,7 @@ def open_workspace(
         record_opening(workspace.study, opening)
         failpoint("opening decided")
     workspace.folder.mkdir(parents=True, exist_ok=True)
-    _write_spec(workspace)
+    write_spec(workspace)
     failpoint("spec written")
     return workspace
 
@@ -243,11 +308,12 @@ def with_lr_range(workspace: Workspace, found: LrRangeRecord) -> Workspace:
     workspace.ledger.put(experiment)
     tasks = replace(workspace.tasks, spec=spec)
     workspace = replace(workspace, spec=spec, experiment=experiment, tasks=tasks)
-    _write_spec(workspace)
+    write_spec(workspace)
     return workspace
 
 
-def _write_spec(workspace: Workspace) -> None:
+def write_spec(workspace: Workspace) -> None:
+    """Write the recorded spec into the experiment's folder, for readers."""
     imports = "".join(f"{folder}\n" for folder in workspace.places.imports)
     (workspace.folder / IMPORTS_FILE).write_text(imports, encoding="utf-8")
     (workspace.folder / "spec.yaml").write_text(workspace.experiment.spec, encoding="utf-8")
@@ -365,7 +431,7 @@ def new_experiment(spec: ExperimentSpec, places: Places) -> ExperimentRecord:
         name=spec.name,
         spec=spec_to_yaml(spec),
         created_at=now(),
-        versions=versions(),
+        versions=versions(spec.trainable, places.imports),
         git_commit=git_commit(places.runs.parent),
         data_fingerprint=None,
     )

@@ -21,6 +21,8 @@ _SEARCH_END_KEY = "search_end"
 ANSWERED_BY = "answered_by"
 """Attribute of a trial that was not trained: the number of the one that had trained the same."""
 _STAGE_KEY = "search_stage"
+_DATA_TRIAL_KEY = "hpo:data_of_trial"
+_TRACKING_KEY = "hpo:tracking_is_late"
 _ENQUEUED_KEY = "fixed_params"
 """Where Optuna's own queue keeps the params that are not drawn."""
 
@@ -150,6 +152,28 @@ def recorded_finalists(study: Study) -> list[int]:
     recorded = study.user_attrs.get(_FINALISTS_KEY, {})
     n_finished = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
     return recorded["numbers"] if recorded.get("of_trials") == n_finished else []
+
+
+def record_data_trial(study: Study, number: int) -> None:
+    """Record which trial has named the data: what they are may be a matter of its config."""
+    study.set_user_attr(_DATA_TRIAL_KEY, number)
+
+
+def recorded_data_trial(study: Study) -> int | None:
+    """What `record_data_trial` recorded; None if nothing."""
+    number: int | None = study.user_attrs.get(_DATA_TRIAL_KEY)
+    return number
+
+
+def record_tracking_is_late(study: Study, is_late: bool) -> None:
+    """Record whether MLflow has still to be told something; written only if that is new."""
+    if tracking_is_late(study) != is_late:
+        study.set_user_attr(_TRACKING_KEY, is_late)
+
+
+def tracking_is_late(study: Study) -> bool:
+    """Whether MLflow has still to be told something of an experiment that is finished."""
+    return bool(study.user_attrs.get(_TRACKING_KEY, False))
 
 
 def put_intermediate_value(trial: optuna.Trial, epoch: int, value: float) -> None:

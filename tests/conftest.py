@@ -60,6 +60,16 @@ def branin() -> Callable[..., ExperimentSpec]:
 
 
 @pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow in which nothing stands, to be copied: it takes seconds to make."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
     """One Ray on this machine that every test joins, in this process and in commands it runs."""
     import ray

@@ -8,6 +8,7 @@ import io
 import logging
 import math
 import pickle
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -18,6 +19,9 @@ import optuna.terminator
 import pytest
 import sqlalchemy as sa
 import torch
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import TrialState
@@ -350,3 +354,50 @@ def test_an_lr_schedule_can_be_moved_without_a_step_of_its_optimizer() -> None:
         rates.append(optimizer.param_groups[0]["lr"])
         assert bool(caught) == (not takes_steps)
     assert rates[0] == rates[1]
+
+
+# --- MLflow ---
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_store: Path) -> MlflowClient:
+    """An empty store of MLflow."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+def test_of_two_values_of_one_time_mlflow_shows_the_larger_one_and_forgets_none(
+    store: MlflowClient,
+) -> None:
+    """So a result that has changed is logged with the time at which it is."""
+    run = store.create_run("0").info.run_id
+    for value, ms in ((2.0, 1000), (1.0, 1000), (0.5, 2000)):
+        store.log_metric(run, "found", value, timestamp=ms, step=3)
+        shown = store.get_run(run).data.metrics["found"]
+        assert shown == (0.5 if ms == 2000 else 2.0)
+    assert [one.value for one in store.get_metric_history(run, "found")] == [1.0, 2.0, 0.5]
+
+
+def test_what_is_logged_twice_with_one_time_is_kept_once_and_a_parameter_never_changed(
+    store: MlflowClient,
+) -> None:
+    """A run may be written again; one with a wrong parameter has to be made anew."""
+    run = store.create_run("0").info.run_id
+    for _ in range(2):
+        metrics = [Metric("loss", math.nan, 1000, 1), Metric("loss", 0.5, 2000, 2)]
+        store.log_batch(run, metrics=metrics, params=[Param("x", "1")])
+    assert len(store.get_metric_history(run, "loss")) == 2
+    with pytest.raises(MlflowException, match="not allowed"):
+        store.log_batch(run, params=[Param("x", "2")])
+
+
+def test_restoring_an_mlflow_experiment_brings_back_runs_that_were_deleted_before_it(
+    store: MlflowClient,
+) -> None:
+    """Hence doubles are looked for after it has been restored."""
+    experiment = store.create_experiment("facts")
+    deleted, _ = (store.create_run(experiment).info.run_id for _ in range(2))
+    store.delete_run(deleted)
+    store.delete_experiment(experiment)
+    store.restore_experiment(experiment)
+    assert deleted in {run.info.run_id for run in store.search_runs([experiment])}

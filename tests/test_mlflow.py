@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -9,7 +13,14 @@ import pandas as pd
 import pytest
 from commands import Shell, assert_no_traceback
 from conftest import BRANIN
+from here import places_of, run_here, spec_of
 from mlflow import MlflowClient
+
+from hpo.audit import audit_experiment
+from hpo.places import Places
+from hpo.synchronization import synchronize_by_name
+from hpo.workspace import find_workspace, now
+from storage import tracking_is_late
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: connections are refused at once
 
@@ -168,3 +179,125 @@ def test_a_raised_budget_shows_the_new_spec_and_the_finalists_of_all_trials(trac
     parent = found[found["tags.hpo.kind"] == "parent"]["run_id"].iloc[0]
     path = MlflowClient(tracked.tracking_uri).download_artifacts(parent, "spec.yaml")
     assert "n_trials: 30" in Path(path).read_text(encoding="utf-8")
+
+
+# --- what MLflow missed, without Ray ---
+
+HALF_DONE = """
+import os, signal, sys
+from pathlib import Path
+from mlflow import MlflowClient
+from hpo.places import Places
+from hpo.synchronization import synchronize_by_name
+
+step, n = sys.argv[1], int(sys.argv[2])
+call = getattr(MlflowClient, step)
+
+def until_killed(*args, **keys):
+    global n
+    found = call(*args, **keys)
+    n -= 1
+    if n == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return found
+
+setattr(MlflowClient, step, until_killed)
+synchronize_by_name("late", Places.of(Path.cwd(), {}))
+"""
+LATE = BRANIN.replace("name: branin", "name: late")
+
+
+@pytest.fixture
+def late(tmp_path: Path, empty_store: Path) -> Places:
+    """An experiment that is finished, and of which MLflow, which was down, knows nothing."""
+    places = places_of(tmp_path, empty_store)
+    run_here(spec_of(LATE, places), replace(places, tracking_uri=NOBODY))
+    (tmp_path / "late.yaml").write_text(LATE)
+    assert tracking_is_late(find_workspace("late", places).study)
+    return places
+
+
+def n_runs(places: Places) -> int:
+    client = MlflowClient(places.tracking_uri)
+    experiment = client.get_experiment_by_name("late")
+    return 0 if experiment is None else len(client.search_runs([experiment.experiment_id]))
+
+
+@pytest.mark.parametrize("command", ["run", "sync", "audit"])
+def test_what_mlflow_missed_is_replayed(command: str, late: Places) -> None:
+    """By the next start, which has nothing else to do, or by whoever is asked for it."""
+    shell = Shell(late.runs.parent)
+    arguments = {
+        "run": ("run", "late.yaml", "--resume"),
+        "sync": ("sync", "late"),
+        "audit": ("audit", "late", "--repair"),
+    }
+    done = shell.hpo(*arguments[command])
+    assert done.returncode == 0, done.stderr
+    assert audit_experiment("late", late, repair=False).differences == ()
+    assert n_runs(late) == 6 + 1
+    assert not tracking_is_late(find_workspace("late", late).study)
+
+
+def test_while_mlflow_is_still_down_a_finished_experiment_says_how_to_catch_up(
+    late: Places,
+) -> None:
+    shell = Shell(late.runs.parent)
+    done = shell.hpo("run", "late.yaml", "--resume", "--tracking-uri", NOBODY)
+    assert done.returncode == 0, done.stderr
+    assert "catch up with: hpo sync late" in done.stderr
+    assert tracking_is_late(find_workspace("late", late).study)
+
+
+@pytest.mark.parametrize(("step", "n"), [("create_run", 3), ("log_batch", 4)])
+def test_killed_while_it_is_told_mlflow_has_no_second_run_afterwards(
+    step: str, n: int, late: Places
+) -> None:
+    """A run that was begun is found again by its tags, and gone on with."""
+    killed = subprocess.run(
+        [sys.executable, "-c", HALF_DONE, step, str(n)],
+        cwd=late.runs.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    before = n_runs(late)
+    assert 0 < before < 6 + 1
+    assert audit_experiment("late", late, repair=False).differences != ()
+    assert synchronize_by_name("late", late) == 6
+    assert n_runs(late) == 6 + 1
+    assert audit_experiment("late", late, repair=False).differences == ()
+
+
+def test_a_run_that_is_there_twice_is_there_once_after_a_sync(late: Places) -> None:
+    """A server may keep a run whose answer never arrived; the one that tells more stays."""
+    synchronize_by_name("late", late)
+    client = MlflowClient(late.tracking_uri)
+    experiment = client.get_experiment_by_name("late")
+    assert experiment is not None
+    for run in client.search_runs([experiment.experiment_id]):
+        client.create_run(experiment.experiment_id, tags=run.data.tags)
+    assert n_runs(late) == 2 * (6 + 1)
+    synchronize_by_name("late", late)
+    assert n_runs(late) == 6 + 1
+    assert audit_experiment("late", late, repair=False).differences == ()
+
+
+def test_results_that_change_show_their_newest_value(late: Places) -> None:
+    """MLflow takes the larger one of two values of one time."""
+    workspace = find_workspace("late", late)
+    synchronize_by_name("late", late)
+    first = workspace.outcome().winner
+    assert first is not None
+    worse = replace(first.reruns[0], seed_index=9, value=-1e6, finished_at=now())
+    workspace.ledger.add_rerun(workspace.experiment.id, worse)
+    synchronize_by_name("late", late)
+    assert audit_experiment("late", late, repair=False).differences == ()
+    run = MlflowClient(late.tracking_uri).search_runs(
+        [MlflowClient(late.tracking_uri).get_experiment_by_name("late").experiment_id],
+        "tags.`hpo.kind` = 'parent'",
+    )[0]
+    second = workspace.outcome().winner
+    assert second is not None
+    assert run.data.metrics["rerun_mean"] == second.mean < first.mean

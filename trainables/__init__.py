@@ -5,6 +5,7 @@ imports torch, so a spec can be checked without it.
 """
 
 from trainables.checkpoints import (
+    CHECKPOINTS,
     N_KEPT,
     Checkpoint,
     CheckpointError,
@@ -25,9 +26,11 @@ from trainables.registry import (
     find_inspect,
     find_trainable,
 )
+from trainables.sources import trainable_sources
 
 __all__ = [
     "BEST_WEIGHTS",
+    "CHECKPOINTS",
     "DESCRIPTION",
     "LR",
     "N_KEPT",
@@ -52,4 +55,5 @@ __all__ = [
     "pack",
     "range_test",
     "remove_checkpoints",
+    "trainable_sources",
 ]

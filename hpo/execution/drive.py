@@ -53,6 +53,10 @@ class InfeasibleConfigError(Exception):
         self.place = place
 
 
+class OtherDataError(Exception):
+    """The data are no more what they were when the search began."""
+
+
 class TrialDrive:
     """One trial in this process. Never raises for what the trainable does."""
 
@@ -238,7 +242,9 @@ class TrialDrive:
         except (Exception, SystemExit) as error:  # noqa: BLE001  it is the task's end, with reason
             return self._failed(error, time.perf_counter() - start)
         seconds = time.perf_counter() - start
-        return replace(report, epoch=1, seconds=seconds, ending="complete")
+        return replace(
+            report, epoch=1, seconds=seconds, ending="complete", fingerprint=self._fingerprint
+        )
 
     def _finish(self, trainable: Trainable) -> EpochReport:
         """Retrain and test."""
@@ -261,7 +267,22 @@ class TrialDrive:
 
     def _found(self) -> Trainable:
         self._task.context.folder.mkdir(parents=True, exist_ok=True)
-        return find_trainable(self._task.trainable, self._task.import_paths)
+        trainable = find_trainable(self._task.trainable, self._task.import_paths)
+        self._refuse_other_data(trainable)
+        return trainable
+
+    def _refuse_other_data(self, trainable: Trainable) -> None:
+        """Before anything is trained: the test set is read once, and not if it is another one."""
+        known = self._task.known_data
+        if known is None or trainable.fingerprint is None:
+            return
+        try:
+            self._fingerprint = trainable.fingerprint(dict(known.config), self._context)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(f"the data of this search cannot be read any more: {reason}") from error
+        if self._fingerprint != known.fingerprint:
+            raise OtherDataError(f"the fingerprint of the data is {self._fingerprint}")
 
     def _ended_by_itself(self) -> EpochReport:
         self._reports = None
@@ -303,8 +324,14 @@ class TrialDrive:
                 fail_cause="infeasible",
                 facts=self._facts,
             )
-        if isinstance(error, DataError):
-            return replace(self._last, ending="failed", fail_reason=str(error), is_unfit=True)
+        if isinstance(error, DataError | OtherDataError):
+            return replace(
+                self._last,
+                ending="failed",
+                fail_reason=str(error),
+                is_unfit=True,
+                fingerprint=self._fingerprint,
+            )
         place = _place(error)
         text = "".join(traceback.format_exception(error))
         with contextlib.suppress(OSError):  # a full disk must not hide what failed

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hpo.provenance import shown_versions
 from hpo.results.evidence import EVIDENCE_FILE, Evidence, read_evidence
 from hpo.results.manifest import read_manifest, replace_file
 from hpo.results.outcome import Outcome
@@ -55,7 +56,7 @@ def write_model_card(outcome: Outcome, folder: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(cell=_cell, value=_value)
+    environment.filters.update(cell=_cell, value=_value, versions=shown_versions)
     evidence = read_evidence(folder / EVIDENCE_FILE)
     page = environment.get_template(TEMPLATE).render(
         outcome=outcome,

@@ -13,6 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.lineage import population_text
+from hpo.provenance import shown_versions
 from hpo.results.finalists import close_to_winner
 from hpo.results.outcome import Finalist, Outcome, breaks_limits
 from hpo.results.pareto import front_of, others_text, rule_text, seen_by_each_objective, shown
@@ -50,7 +51,7 @@ def write_report(outcome: Outcome, study: Study, path: Path) -> None:
         lstrip_blocks=True,
     )
     environment.filters.update(number=_number, param=_param, utc=_utc, condition=condition_text)
-    environment.filters.update(shown=shown)
+    environment.filters.update(shown=shown, versions=shown_versions)
     page = environment.get_template(TEMPLATE).render(
         outcome=outcome,
         experiment=outcome.experiment,

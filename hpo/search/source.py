@@ -84,14 +84,14 @@ class StudySource:
         *,
         record_epoch: Callable[[EpochRecord], None],
         recorded_epochs: Callable[[int], Sequence[EpochRecord]] = lambda _: (),
-        record_fingerprint: Callable[[str, Sequence[str]], None] | None = None,
+        record_fingerprint: Callable[[int, str, Sequence[str]], None] | None = None,
         observers: Sequence[SearchObserver] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``recorded_epochs`` are those of a trial: it goes on behind them after an interruption.
 
-        ``record_fingerprint`` gets the data's, and warnings, once; None if it is known. The time
-        limit counts the seconds of ``clock``.
+        ``record_fingerprint`` gets the number of the trial that tells it, the data's, and warnings,
+        once; None if it is known. The time limit counts the seconds of ``clock``.
         """
         self._n_trials = n_trials_of(spec)
         requeue_running(study)
@@ -159,9 +159,22 @@ class StudySource:
                 trial.set_user_attr("seed", task.context.seed)
                 failpoint("seed recorded")
                 self._running[trial.number] = trial
-                task = self._tasks.going_on(task, self._recorded_epochs(trial.number))
+                epochs = self._recorded_epochs(trial.number)
+                self._catch_up(trial, epochs)
+                task = self._tasks.going_on(task, epochs)
                 return self._with_fingerprint(task)
         return self._next_chosen()
+
+    def _catch_up(self, trial: optuna.Trial, epochs: Sequence[EpochRecord]) -> None:
+        """Tell the study what a driver wrote into the ledger before it died.
+
+        A trial that keeps no checkpoints begins again, and may be stopped before it gets there.
+        """
+        metric, told = self._metrics[0], self._study.get_trials(deepcopy=False)[trial.number]
+        for epoch in epochs:
+            value = epoch.metrics.get(metric, told.user_attrs.get(metric))
+            if value is not None and epoch.epoch not in told.intermediate_values:
+                put_intermediate_value(trial, epoch.epoch, value)
 
     def _with_fingerprint(self, task: TrialTask) -> TrialTask:
         """The task, which is asked for it as long as it is not known."""
@@ -232,7 +245,7 @@ class StudySource:
         """
         self._warn(task, report)
         if report.fingerprint is not None and self._record_fingerprint is not None:
-            self._record_fingerprint(report.fingerprint, report.warnings)
+            self._record_fingerprint(task.number, report.fingerprint, report.warnings)
             self._record_fingerprint = None
         if report.epoch == 1 + (0 if task.done is None else task.done.epoch):
             _put_facts(self._running[task.number], report)

@@ -6,137 +6,131 @@ them twice changes nothing, so the picture can be late, interrupted, deleted and
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from optuna.trial import FrozenTrial, TrialState
+from typing import TYPE_CHECKING
 
 from hpo.failpoints import failpoint
-from hpo.lineage import LINEAGE, PARENT, PARENT_EPOCH, REPLACES, ancestors_text
-from storage import EpochRecord, ExperimentRecord
+from hpo.tracking.picture import (
+    FINISHED,
+    PARENT_RUN,
+    SPEC_FILE,
+    Point,
+    RunPicture,
+    is_at_odds,
+    key_of,
+    nested,
+    shown_picture,
+    shows,
+    superfluous_tags,
+    unshown_results,
+)
+from storage import ExperimentRecord, database_exists
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 MAX_METRICS, MAX_PARAMS = 1000, 100  # in one log_batch, MLflow's limits
-RANK = "hpo.finalist_rank"
-"""Tag of a finalist's run: 1 is the winner."""
 
 # Of an MLflow server that is down: one quick answer each time instead of minutes of retries.
+# And nothing is drawn in the middle of what we say.
 CLIENT_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-
-Point = tuple[str, float, int, int]
-"""Name, value, milliseconds since 1970 and epoch of a metric."""
+SERVERS = ("http:", "https:", "databricks")
+"""How the URI of a tracking store begins that keeps artifacts itself."""
 
 
 class Projection:
     """One experiment in one MLflow tracking store."""
 
-    def __init__(
-        self,
-        tracking_uri: str,
-        experiment: ExperimentRecord,
-        study_name: str,
-        artifacts: Path,
-        objectives: Sequence[str],
-    ) -> None:
+    def __init__(self, tracking_uri: str, experiment: ExperimentRecord, artifacts: Path) -> None:
         """``artifacts`` is the folder of a database store's artifacts; a server has its own.
-
-        ``objectives`` are the names of a trial's values.
 
         Raises:
             Exception: whatever MLflow raises if the store cannot be reached.
         """
-        os.environ.update({k: os.environ.get(k, value) for k, value in CLIENT_ENVIRONMENT.items()})
-        from mlflow import MlflowClient
-
-        for name in ("mlflow", "alembic"):  # they would speak in the middle of a live table
-            logging.getLogger(name).setLevel(logging.ERROR)
-        self._client: MlflowClient = MlflowClient(tracking_uri=tracking_uri)
-        self._experiment, self._study_name = experiment, study_name
-        self._objectives = list(objectives)
+        self._client = open_client(tracking_uri)
+        self._experiment = experiment
         self._mlflow_id = self._find_experiment(tracking_uri, artifacts)
-        self._runs = self._find_runs()
+        runs = find_runs(self._client, self._mlflow_id, experiment.id)
+        self._runs = {key: alike[0] for key, alike in runs.items()}
+        self._others = [run for alike in runs.values() for run in alike[1:]]
 
-    def put_parent(self, metrics: Mapping[str, float], status: str | None = None) -> None:
-        """The parent run with its spec as artifact; its status stays unless one is given."""
-        experiment = self._experiment
-        run_id = self._run("parent", experiment.name, experiment.created_at, {})
+    @property
+    def keys(self) -> set[str]:
+        """Of which trials there are runs, and whether of the experiment."""
+        return set(self._runs)
+
+    def remove_doubles(self) -> None:
+        """Leave one run of each trial: what a store kept of an answer that never arrived goes."""
+        for run in self._others:
+            self._client.delete_run(run.info.run_id)
+        self._others = []
+
+    def remove_trials(self, keys: Collection[str]) -> None:
+        """Remove runs of trials, which may then be made anew; none of the parent."""
+        for key in set(keys) & self._runs.keys() - {PARENT_RUN}:
+            self._client.delete_run(self._runs.pop(key).info.run_id)
+
+    def put_parent(self, picture: RunPicture, status: str | None = None) -> None:
+        """The parent run with its spec as artifact; its status stays unless one is given.
+
+        But one that says FINISHED of an experiment that goes on is corrected.
+        """
+        run_id = self._run(picture)
+        shown = self._runs[PARENT_RUN].info.status
+        if status is None and shown == FINISHED != picture.status:
+            status = picture.status
         if status is not None:
             self._client.update_run(run_id, status=status)
-        self._log(run_id, _metrics(metrics, 0, experiment.created_at), {})
+        self._log(run_id, self._new_results(picture), {})
         with tempfile.TemporaryDirectory(prefix="hpo-mlflow-") as folder:
-            spec = Path(folder) / "spec.yaml"
-            spec.write_text(experiment.spec, encoding="utf-8")
+            spec = Path(folder) / SPEC_FILE
+            spec.write_text(self._experiment.spec, encoding="utf-8")
             self._client.log_artifact(run_id, str(spec))  # again: a budget may have been raised
 
-    def end_parent(self, status: str, finished_at: dt.datetime | None = None) -> None:
-        """How the experiment stands: "RUNNING", "FINISHED", "FAILED", or "KILLED" by a signal."""
-        run_id = self._runs["parent"].info.run_id
-        if status != "RUNNING":
-            self._client.set_terminated(run_id, status, _ms(finished_at) if finished_at else None)
-            failpoint("MLflow parent ended")
+    def end_parent(self, picture: RunPicture, status: str) -> None:
+        """How the experiment stands: FINISHED if it is, else ``status``.
 
-    def put_trial(
-        self,
-        trial: FrozenTrial,
-        epochs: Sequence[EpochRecord],
-        *,
-        rank: int | None = None,
-        metrics: Mapping[str, float] | None = None,
-        artifacts: Iterable[Path] = (),
-    ) -> None:
-        """One trial's run with everything the ledger knows of it.
-
-        ``rank``, ``metrics`` and ``artifacts`` are what a finalist has beside its trial.
+        "RUNNING", which changes nothing; "FAILED"; or "KILLED" by a signal.
         """
-        key, start = str(trial.number), trial.datetime_start or self._experiment.created_at
-        is_whole = key in self._runs and self._runs[key].info.status == STATUS[trial.state]
-        if is_whole and rank is None:
-            if RANK in self._runs[key].data.tags:  # it was a finalist before there were more trials
-                self._client.delete_tag(self._runs[key].info.run_id, RANK)
+        run_id = self._runs[PARENT_RUN].info.run_id
+        if picture.status == FINISHED:
+            self._client.set_terminated(run_id, FINISHED, picture.ended_ms)
+        elif status != "RUNNING":
+            self._client.set_terminated(run_id, status)
+        failpoint("MLflow parent ended")
+
+    def put_trial(self, picture: RunPicture, artifacts: Iterable[Path] = ()) -> None:
+        """One trial's run with everything the ledger knows of it."""
+        picture = nested(picture, self._runs[PARENT_RUN].info.run_id)
+        run = self._runs.get(picture.key)
+        if run is not None and is_at_odds(picture, run):
+            self.remove_trials([picture.key])
+            run = None
+        if run is not None and shows(picture, run):
+            self._remove_superfluous_tags(picture)
+            self._put_artifacts(run.info.run_id, artifacts)
             return
-        all_tags = {
-            "hpo.trial_number": key,
-            "hpo.state": trial.state.name,
-            "mlflow.parentRunId": self._runs["parent"].info.run_id,
-            **_failure(trial),
-            **_lineage(trial),
-            **({} if rank is None else {RANK: str(rank)}),
-        }
-        run_id = self._run(key, f"trial {trial.number}", _utc(start), all_tags)
-        ended = _utc(trial.datetime_complete or start)
-        points = [
-            point
-            for record in epochs
-            for point in _metrics(record.metrics, record.epoch, record.reported_at)
-        ]
-        # Of several objectives some are known before training, and no metric of an epoch.
-        values = dict(zip(self._objectives, trial.values or [], strict=False))
-        reported = epochs[-1].metrics if epochs else values
-        beside = {name: value for name, value in values.items() if name not in reported}
-        last = epochs[-1].epoch if epochs else 0
-        points += _metrics({**beside, **(metrics or {})}, last, ended)
-        self._log(run_id, points, {**trial.params, "seed": trial.user_attrs.get("seed")})
+        run_id = self._run(picture)
+        self._log(run_id, [*picture.points, *self._new_results(picture)], picture.params)
         self._put_artifacts(run_id, artifacts)
         failpoint("MLflow run logged")
-        self._client.set_terminated(run_id, STATUS[trial.state], _ms(ended))
+        self._client.set_terminated(run_id, picture.status, picture.ended_ms)
         failpoint("MLflow run ended")
-        self._runs[key] = self._client.get_run(run_id)
+        self._runs[picture.key] = self._client.get_run(run_id)
 
     def _find_experiment(self, tracking_uri: str, artifacts: Path) -> str:
         found = self._client.get_experiment_by_name(self._experiment.name)
@@ -144,56 +138,48 @@ class Projection:
             if found.lifecycle_stage == "deleted":
                 self._client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
-        is_server = tracking_uri.startswith(("http:", "https:", "databricks"))
+        is_server = tracking_uri.startswith(SERVERS)
         location = None if is_server else (artifacts / self._experiment.name).as_uri()
         mlflow_id = str(self._client.create_experiment(self._experiment.name, location))
         failpoint("MLflow experiment made")
         return mlflow_id
 
-    def _find_runs(self) -> dict[str, Run]:
-        """Runs of this experiment by trial number, and the "parent"; the store pages its answer."""
-        runs: dict[str, Run] = {}
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self._mlflow_id],
-                f"tags.`hpo.experiment_id` = '{self._experiment.id}'",
-                max_results=1000,
-                page_token=token,
-            )
-            for run in page:
-                runs[run.data.tags.get("hpo.trial_number", "parent")] = run
-            token = page.token
-            if not token:
-                return runs
-
-    def _run(self, key: str, name: str, start: dt.datetime, tags: Mapping[str, str]) -> str:
-        commit = self._experiment.git_commit
-        tags = {
-            "hpo.experiment_id": self._experiment.id,
-            "hpo.study": self._study_name,
-            "hpo.kind": "parent" if key == "parent" else "trial",
-            **({"mlflow.source.git.commit": commit} if commit else {}),
-            "mlflow.runName": name,
-            **tags,
-        }
+    def _run(self, picture: RunPicture) -> str:
+        """The run of a picture, made if it is not there, with its tags."""
+        key = picture.key
         if key not in self._runs:
             self._runs[key] = self._client.create_run(
-                self._mlflow_id, start_time=_ms(start), tags=tags, run_name=name
+                self._mlflow_id,
+                start_time=picture.started_ms,
+                tags=dict(picture.tags),
+                run_name=picture.name,
             )
             failpoint("MLflow run begun")
         else:
-            for tag, value in tags.items():
+            for tag, value in picture.tags.items():
                 if self._runs[key].data.tags.get(tag) != value:
                     self._client.set_tag(self._runs[key].info.run_id, tag, value)
+            self._remove_superfluous_tags(picture)
         return str(self._runs[key].info.run_id)
 
-    def _log(self, run_id: str, points: Sequence[Point], params: Mapping[str, Any]) -> None:
+    def _remove_superfluous_tags(self, picture: RunPicture) -> None:
+        """A rank, say: it was a finalist before there were more trials."""
+        run = self._runs[picture.key]
+        for tag in superfluous_tags(picture, run):
+            self._client.delete_tag(run.info.run_id, tag)
+
+    def _new_results(self, picture: RunPicture) -> list[Point]:
+        """Results that the run does not show yet; MLflow shows the newest of several values."""
+        now_ms, last = time.time_ns() // 1_000_000, max((p[3] for p in picture.points), default=0)
+        unshown = unshown_results(picture, self._runs[picture.key])
+        return [(name, value, now_ms, last) for name, value in unshown.items()]
+
+    def _log(self, run_id: str, points: Sequence[Point], params: Mapping[str, str]) -> None:
         """Points of metrics and parameters in as few calls as MLflow allows."""
         from mlflow.entities import Metric, Param
 
-        metrics = [Metric(_name(name), value, ms, step) for name, value, ms, step in points]
-        all_params = [Param(_name(name), str(value)) for name, value in params.items()]
+        metrics = [Metric(name, value, ms, step) for name, value, ms, step in points]
+        all_params = [Param(name, value) for name, value in params.items()]
         n_calls = max(
             math.ceil(len(metrics) / MAX_METRICS), math.ceil(len(all_params) / MAX_PARAMS)
         )
@@ -205,40 +191,63 @@ class Projection:
             )
 
     def _put_artifacts(self, run_id: str, paths: Iterable[Path]) -> None:
+        if not (wanted := list(paths)):
+            return
         there = {item.path for item in self._client.list_artifacts(run_id)}
-        for path in paths:
+        for path in wanted:
             if path.name not in there:
                 self._client.log_artifact(run_id, str(path))
 
 
-def _failure(trial: FrozenTrial) -> dict[str, str]:
-    tags = {f"hpo.{key}": trial.user_attrs.get(key) for key in ("fail_cause", "fail_reason")}
-    return {tag: str(value)[:5000] for tag, value in tags.items() if value}
+def shown_runs(tracking_uri: str, experiment: ExperimentRecord) -> dict[str, list[RunPicture]]:
+    """Every run that MLflow shows of an experiment, by key; changes nothing.
 
+    Of several of one key the first is the one that `Projection` goes on with.
 
-def _lineage(trial: FrozenTrial) -> dict[str, str]:
-    """Whose checkpoint a trial of a population went on from; its run has its own epochs alone."""
-    if PARENT not in trial.user_attrs:
+    Raises:
+        Exception: whatever MLflow raises if it cannot be read.
+    """
+    if not tracking_uri.startswith(SERVERS) and not database_exists(tracking_uri):
         return {}
-    keys = (PARENT, PARENT_EPOCH, REPLACES)
-    tags = {f"hpo.{key}": str(trial.user_attrs[key]) for key in keys}
-    return {**tags, f"hpo.{LINEAGE}": ancestors_text(trial)[:5000]}
+    client = open_client(tracking_uri)
+    found = client.get_experiment_by_name(experiment.name)
+    if found is None or found.lifecycle_stage == "deleted":
+        return {}
+    runs = find_runs(client, found.experiment_id, experiment.id)
+    return {key: [shown_picture(client, run) for run in alike] for key, alike in runs.items()}
 
 
-def _metrics(metrics: Mapping[str, float], step: int, at: dt.datetime) -> list[Point]:
-    return [(name, value, _ms(at), step) for name, value in metrics.items()]
+def open_client(tracking_uri: str) -> MlflowClient:
+    """A client that answers soon, and says nothing in the middle of a live table."""
+    os.environ.update({k: os.environ.get(k, value) for k, value in CLIENT_ENVIRONMENT.items()})
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient(tracking_uri=tracking_uri)
 
 
-def _name(name: str) -> str:
-    """A name that MLflow takes: letters, digits, and `_ - . : /` and blanks."""
-    return "".join(c if c.isalnum() or c in "_-.:/ " else "_" for c in name)
+def find_runs(client: MlflowClient, mlflow_id: str, experiment_id: str) -> dict[str, list[Run]]:
+    """Runs of an experiment by key, the most complete first; the store pages its answer."""
+    runs: dict[str, list[Run]] = {}
+    token = None
+    while True:
+        page = client.search_runs(
+            [mlflow_id],
+            f"tags.`hpo.experiment_id` = '{experiment_id}'",
+            max_results=1000,
+            page_token=token,
+        )
+        for run in page:
+            runs.setdefault(key_of(run), []).append(run)
+        token = page.token
+        if not token:
+            break
+    for alike in runs.values():
+        alike.sort(key=_incompleteness)
+    return runs
 
 
-def _ms(moment: dt.datetime) -> int:
-    """Milliseconds since 1970 of a naive UTC time."""
-    return math.floor(moment.replace(tzinfo=dt.UTC).timestamp() * 1000)
-
-
-def _utc(moment: dt.datetime) -> dt.datetime:
-    """Optuna records naive local times; everything of ours is naive UTC."""
-    return moment.astimezone(dt.UTC).replace(tzinfo=None)
+def _incompleteness(run: Run) -> tuple[bool, int, str]:
+    n_told = len(run.data.metrics) + len(run.data.params)
+    return run.info.status == "RUNNING", -n_told, str(run.info.run_id)

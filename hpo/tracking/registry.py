@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hpo.tracking.projection import CLIENT_ENVIRONMENT
+from hpo.tracking.projection import open_client
 from storage import ExperimentRecord
 
 CHAMPION = "champion"
@@ -67,14 +66,10 @@ def register_model(
     Raises:
         Exception: one of `tracking_errors` if the store cannot be written.
     """
-    os.environ.update({k: os.environ.get(k, value) for k, value in CLIENT_ENVIRONMENT.items()})
+    client = open_client(tracking_uri)
     import mlflow
-    from mlflow import MlflowClient
     from mlflow.models import Model
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    client = MlflowClient(tracking_uri=tracking_uri)
     mlflow_experiment = client.get_experiment_by_name(experiment.name)
     assert mlflow_experiment is not None, "the projection made it"
     parent = client.search_runs(

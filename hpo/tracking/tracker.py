@@ -12,8 +12,8 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from hpo.tasks import EpochReport
+from hpo.tracking.picture import RunPicture
 from hpo.tracking.projection import Projection
-from storage import ExperimentRecord, Ledger
 
 RETRY_S = 30.0
 CLOSE_TIMEOUT_S, URGENT_TIMEOUT_S = 60.0, 10.0
@@ -29,13 +29,20 @@ class Tracker:
     def __init__(
         self,
         open_projection: Callable[[], Projection],
-        ledger: Ledger,
-        experiment: ExperimentRecord,
+        parent: RunPicture,
+        picture_of: Callable[[FrozenTrial], RunPicture],
         say: Callable[[str], None],
     ) -> None:
-        """``open_projection`` connects to MLflow; ``say`` shows a line to the user."""
-        self._open_projection, self._ledger = open_projection, ledger
-        self._experiment, self._say = experiment, say
+        """How to connect to MLflow, what to show there, and how to tell the user something.
+
+        Args:
+            open_projection: connects to MLflow.
+            parent: what to show of an experiment that is not finished.
+            picture_of: what to show of a trial that has ended.
+            say: shows a line to the user.
+        """
+        self._open_projection, self._say = open_projection, say
+        self._parent, self._picture_of = parent, picture_of
         self._ended: queue.SimpleQueue[FrozenTrial | None] = queue.SimpleQueue()
         self._projection: Projection | None = None
         self._retry_at = 0.0
@@ -84,11 +91,10 @@ class Tracker:
         while (trial := self._ended.get()) is not None:
             self._attempt(partial(self._put_trial, trial))
         if self._projection is not None:
-            self._attempt(lambda projection: projection.end_parent(self._status))
+            self._attempt(lambda projection: projection.end_parent(self._parent, self._status))
 
     def _put_trial(self, trial: FrozenTrial, projection: Projection) -> None:
-        epochs = self._ledger.epochs(self._experiment.id, trial.number)
-        projection.put_trial(trial, epochs.get(trial.number, []))
+        projection.put_trial(self._picture_of(trial))
 
     def _attempt(self, write: Callable[[Projection], None]) -> None:
         if self._is_abandoned or time.monotonic() < self._retry_at:
@@ -97,7 +103,7 @@ class Tracker:
             if self._projection is None:
                 self._projection = self._open_projection()
                 if not self._is_abandoned:  # which may have come while MLflow was being imported
-                    self._projection.put_parent({}, status="RUNNING")
+                    self._projection.put_parent(self._parent, status="RUNNING")
             if not self._is_abandoned:
                 write(self._projection)
         except Exception as error:  # noqa: BLE001  MLflow is a picture; it must not stop the search
@@ -107,7 +113,7 @@ class Tracker:
                 self._has_complained = True
                 self._say(
                     f"MLflow cannot be written ({short_reason(error)}). The search goes on; "
-                    f"`hpo sync {self._experiment.name}` catches up later."
+                    f"`hpo sync {self._parent.name}` catches up later."
                 )
 
 
