@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpo.errors import UnfitEnvironmentError
-from hpo.places import Places
+from hpo.places import MLFLOW_FOLDER, Places
 from hpo.results import Finalist, Outcome, test_interval
 from hpo.tasks import TaskFactory
 from hpo.tracking import Projection, short_reason
 from hpo.workspace import Workspace, exclusive, find_workspace, storage_errors
+from storage import shown_url
 from trainables import BEST_WEIGHTS
 
 
@@ -25,7 +26,7 @@ def open_projection(workspace: Workspace) -> Projection:
         places.tracking_uri,
         workspace.recorded(),
         workspace.study.study_name,
-        places.runs / "mlartifacts",
+        places.runs / MLFLOW_FOLDER,
         [objective.metric for objective in workspace.spec.objectives],
     )
 
@@ -111,5 +112,5 @@ def _synchronize(workspace: Workspace) -> int:
         return synchronize(workspace)
     except Exception as error:
         raise UnfitEnvironmentError(
-            f"MLflow at {places.tracking_uri} cannot be written: {short_reason(error)}"
+            f"MLflow at {shown_url(places.tracking_uri)} cannot be written: {short_reason(error)}"
         ) from error

@@ -6,7 +6,6 @@ from storage.database import (
     database_exists,
     open_engine,
     open_optuna_storage,
-    shown_url,
 )
 from storage.ledger import (
     EpochRecord,
@@ -17,6 +16,7 @@ from storage.ledger import (
     RerunRecord,
     TestReading,
 )
+from storage.secrets import has_password, shown_url, without_passwords
 from storage.studies import (
     SearchEnd,
     constraints_of,
@@ -62,6 +62,7 @@ __all__ = [
     "database_exists",
     "enqueue_with_past",
     "enqueued_params",
+    "has_password",
     "is_infeasible",
     "open_engine",
     "open_optuna_storage",
@@ -80,4 +81,5 @@ __all__ = [
     "stage_of",
     "study_exists",
     "was_refused",
+    "without_passwords",
 ]

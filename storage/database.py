@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
+
+from storage.secrets import parse_url, shown_url, without_passwords
 
 BUSY_TIMEOUT_S = 30
 
@@ -37,7 +38,7 @@ def open_engine(url: str) -> sa.Engine:
         DatabaseError: if the URL is malformed or the database cannot be reached.
     """
     try:
-        parsed = sa.make_url(url)
+        parsed = parse_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed, **_options(parsed))
@@ -56,7 +57,7 @@ def open_optuna_storage(url: str) -> RDBStorage:
         DatabaseError: if the database cannot be used by this version of Optuna.
     """
     try:
-        storage = RDBStorage(url, engine_kwargs=_options(sa.make_url(url)))
+        storage = RDBStorage(url, engine_kwargs=_options(parse_url(url)))
         _set_pragmas(storage.engine)
         storage.engine.dispose()  # connections from before the pragmas
     except UNUSABLE as error:
@@ -85,14 +86,6 @@ def _set_pragmas(engine: sa.Engine) -> None:
     sa.event.listen(engine, "connect", on_connect)
 
 
-def shown_url(url: str) -> str:
-    """The URL without its password, for messages."""
-    try:
-        return sa.make_url(url).render_as_string(hide_password=True)
-    except (sa.exc.ArgumentError, ValueError):
-        return repr(re.sub(r"//[^/@]*@", "//***@", url))
-
-
 def _reason(error: BaseException) -> str:
     cause = getattr(error, "orig", None) or error.__cause__ or error
     reason = f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
@@ -100,4 +93,4 @@ def _reason(error: BaseException) -> str:
         reason += "; a URL is such as sqlite:////folder/hpo.db or postgresql://user@host/name"
     elif isinstance(error, ModuleNotFoundError):
         reason += f"; install its driver: pip install {error.name}"
-    return reason
+    return without_passwords(reason)

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from hpo.tasks import EpochReport
 from hpo.tracking.projection import Projection
-from storage import ExperimentRecord, Ledger
+from storage import ExperimentRecord, Ledger, without_passwords
 
 RETRY_S = 30.0
 CLOSE_TIMEOUT_S, URGENT_TIMEOUT_S = 60.0, 10.0
@@ -105,6 +105,6 @@ class Tracker:
 
 
 def short_reason(error: BaseException) -> str:
-    """The first line of an error that may be pages long."""
+    """The first line of an error that may be pages long, and quote the server's URL."""
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
+    return without_passwords(text.splitlines()[0])[:200]
