@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import Shell
+from postgresql import PostgreSQL, start_postgresql
 from selenium import webdriver
 
 from hpo.spec import ExperimentSpec, parse_spec
@@ -75,6 +76,14 @@ def ray_address() -> Iterator[str]:
 def shell(tmp_path_factory: pytest.TempPathFactory, ray_address: str) -> Shell:
     """A folder in which the tests of one file run `hpo`, with a Ray that is already there."""
     return Shell(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A real server; who stops it starts it again."""
+    server = start_postgresql()
+    yield server
+    server.remove()
 
 
 @pytest.fixture(scope="module")

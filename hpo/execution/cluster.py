@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import ray
 
@@ -54,7 +55,11 @@ def ray_cluster(resources: ResourcesSpec, interrupt: InterruptFlag) -> Iterator[
 
 def _start(at_end: ExitStack) -> None:
     address = os.environ.get("RAY_ADDRESS", "local")
-    options = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
     try:
         if address == "local":
             # To look that long for a cluster that is not there would help nobody.
