@@ -405,6 +405,10 @@ def dashboard(
     host: Annotated[
         str, typer.Option(help="Listen here; all but this machine needs a token.")
     ] = "127.0.0.1",
+    hostnames: Annotated[
+        list[str] | None,
+        typer.Option("--hostname", metavar="NAME", help="Of a proxy or container; repeatable."),
+    ] = None,
     writable: Annotated[
         bool, typer.Option("--writable", help="Let it change and delete studies.")
     ] = False,
@@ -416,7 +420,14 @@ def dashboard(
     """
     from hpo.dashboard import serve_dashboard
 
-    serve_dashboard(places_of(storage), name, port, host=host, is_writable=writable)
+    serve_dashboard(
+        places_of(storage),
+        name,
+        port,
+        host=host,
+        hostnames=hostnames or (),
+        is_writable=writable,
+    )
 
 
 def main() -> NoReturn:

@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -29,7 +29,13 @@ IDLE_S = 60
 
 
 def serve_dashboard(
-    places: Places, name: str | None, port: int, *, host: str = LOOPBACK, is_writable: bool = False
+    places: Places,
+    name: str | None,
+    port: int,
+    *,
+    host: str = LOOPBACK,
+    hostnames: Sequence[str] = (),
+    is_writable: bool = False,
 ) -> None:
     """Serve until Ctrl-C; prints the address first.
 
@@ -38,6 +44,7 @@ def serve_dashboard(
         name: of the study to show first; None shows the list of all.
         port: 0 takes a free one.
         host: address to listen on; beyond loopback everybody has to show a token.
+        hostnames: by which browsers call this server, beside those that this machine knows.
         is_writable: whether studies may be changed.
 
     Raises:
@@ -59,7 +66,7 @@ def serve_dashboard(
     server.set_app(
         Guard(
             app=app,
-            names=frozenset({host.lower(), *_own_names()}),
+            names=frozenset(name.lower() for name in (host, *hostnames, *_own_names())),
             any_address=not is_loopback(host),
             token=token,
             cookie=f"hpo_dashboard_{server.server_port}",  # browsers tell hosts apart, not ports
@@ -105,7 +112,7 @@ def _dashboard_of(places: Places) -> tuple[Any, dict[str, int]]:
 
 
 def _own_names() -> set[str]:
-    return {socket.gethostname().lower(), socket.getfqdn().lower()}
+    return {socket.gethostname(), socket.getfqdn()}
 
 
 def _shown_host(host: str) -> str:

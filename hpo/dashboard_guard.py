@@ -92,7 +92,7 @@ class Guard:
             return (
                 "403 Forbidden",
                 f"this server is not called {host[:100]!r}; open the address that `hpo dashboard` "
-                "printed, or start it with --host and the name that you call it by",
+                "printed, or start it with --hostname and the name that you call it by",
             )
         if _is_foreign(environ, host):
             return "403 Forbidden", "a page of another site may not load or send anything here"

@@ -144,7 +144,8 @@ def test_a_client_that_says_nothing_keeps_nobody_waiting(address: str) -> None:
 def test_beyond_loopback_it_is_shown_to_who_has_the_printed_token(
     shell_with_study: Shell, browser: Chrome
 ) -> None:
-    with dashboard(shell_with_study, "--host", ALL_ADDRESSES) as printed:
+    options = ("--host", ALL_ADDRESSES, "--hostname", "Studies.example")
+    with dashboard(shell_with_study, *options) as printed:
         found = re.fullmatch(r"http://[^/]+:(\d+)/dashboard/studies/1\?token=(\S{40,})", printed)
         assert found, printed
         port, token = found.groups()
@@ -152,7 +153,10 @@ def test_beyond_loopback_it_is_shown_to_who_has_the_printed_token(
         for path in ("/dashboard", "/api/studies", "/static/bundle.js", "/csv/1", "/nothing"):
             assert status(f"{root}{path}") == 401
             assert status(f"{root}{path}", Authorization="Bearer wrong") == 401
-        assert status(f"{root}/api/studies", Authorization=f"Bearer {token}") == 200
+        key = {"Authorization": f"Bearer {token}"}
+        assert status(f"{root}/api/studies", **key) == 200
+        assert status(f"{root}/api/studies", Host="studies.example", **key) == 200
+        assert status(f"{root}/api/studies", Host="evil.example", **key) == 403
         browser.get(f"{root}/dashboard/studies/1?token={token}")
         body = (By.TAG_NAME, "body")
         WebDriverWait(browser, 30).until(text_to_be_present_in_element(body, "History"))

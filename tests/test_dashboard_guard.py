@@ -80,7 +80,7 @@ def test_it_answers_to_the_names_of_loopback(host: str) -> None:
 def test_it_answers_to_no_other_name(host: str) -> None:
     refused = Answer(READER, host=host)
     assert refused.status == 403
-    assert b"--host" in refused.body
+    assert b"--hostname" in refused.body
 
 
 def test_beyond_loopback_it_answers_to_addresses_and_its_own_names_alone() -> None:
