@@ -57,7 +57,7 @@ class Watched:
     """What was seen of a run from outside.
 
     Attributes:
-        listening: addresses of its processes that accept connections, "ip:port".
+        listening: addresses and ports at which its processes accept connections.
         connected: addresses of others that its processes were connected to.
         command_lines: of all processes of this machine.
         environments: of the processes that it had started.
@@ -65,10 +65,10 @@ class Watched:
         ray_files: what was in them.
         head: what Ray's head says to who has the token.
         stranger: what it says to who has none.
-        reached: addresses of its ports that could be reached from another address of this machine.
+        reached: those of its ports that answered at another address of this machine.
     """
 
-    listening: set[str] = field(default_factory=set)
+    listening: set[tuple[str, int]] = field(default_factory=set)
     connected: set[str] = field(default_factory=set)
     command_lines: list[bytes] = field(default_factory=list)
     environments: list[bytes] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Watched:
     ray_files: dict[Path, bytes] = field(default_factory=dict)
     head: str = ""
     stranger: subprocess.CompletedProcess[str] | None = None
-    reached: list[str] = field(default_factory=list)
+    reached: list[int] = field(default_factory=list)
     stdout: str = ""
     stderr: str = ""
     exit_code: int | None = None
@@ -108,10 +108,11 @@ def watched(alone: Shell, databases: tuple[str, str]) -> Iterator[Watched]:
         patch.setenv("HPO_STORAGE_URL", databases[0])
         patch.setenv("MLFLOW_TRACKING_URI", databases[1])
         process = alone.start("run", "watched.yaml")
+    gate.wait_for(process)
     try:
-        gate.wait_for(process)
         look_at(psutil.Process(process.pid), seen)
     finally:
+        gate.let_through()
         gate.open()
         seen.stdout, seen.stderr = process.communicate(timeout=300)
     seen.exit_code = process.returncode
@@ -124,9 +125,9 @@ def look_at(driver: psutil.Process, seen: Watched) -> None:
     for process in (driver, *started):
         for connection in process.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN:
-                seen.listening.add(f"{connection.laddr.ip}:{connection.laddr.port}")
+                seen.listening.add((address_in(connection.laddr.ip), connection.laddr.port))
             elif connection.raddr:
-                seen.connected.add(connection.raddr.ip)
+                seen.connected.add(address_in(connection.raddr.ip))
     for process in psutil.process_iter():
         seen.command_lines += readable(Path(f"/proc/{process.pid}/cmdline"))
     for process in started:
@@ -137,7 +138,7 @@ def look_at(driver: psutil.Process, seen: Watched) -> None:
     address = re.search(r"--gcs-address=(\S+)", options)
     assert session is not None
     assert address is not None
-    seen.ray_folder = Path(session[1]).parent
+    seen.ray_folder = Path(session[1]).parents[1]
     seen.ray_folder_mode = stat.S_IMODE(seen.ray_folder.stat().st_mode)
     files = [path for path in seen.ray_folder.rglob("*") if path.is_file()]
     seen.ray_files = {path: path.read_bytes() for path in files}
@@ -145,7 +146,12 @@ def look_at(driver: psutil.Process, seen: Watched) -> None:
     assert token is not None
     seen.head = ask_ray(address[1], token=token[1].decode()).stdout
     seen.stranger = ask_ray(address[1], token="0" * 64)
-    seen.reached = [place for place in seen.listening if can_reach_from_elsewhere(place)]
+    seen.reached = [port for _, port in seen.listening if answers_elsewhere(port)]
+
+
+def address_in(ip: str) -> str:
+    """An IPv4 address that a socket of IPv6 writes in its own way."""
+    return ip.removeprefix("::ffff:")
 
 
 def readable(path: Path) -> list[bytes]:
@@ -167,7 +173,7 @@ def ask_ray(address: str, *, token: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def can_reach_from_elsewhere(place: str) -> bool:
+def answers_elsewhere(port: int) -> bool:
     """Whether a port answers at an address of this machine that is not loopback."""
     own = {
         address.address
@@ -175,7 +181,6 @@ def can_reach_from_elsewhere(place: str) -> bool:
         for address in addresses
         if address.family == socket.AF_INET and not address.address.startswith("127.")
     }
-    port = int(place.rpartition(":")[2])
     for address in own:
         with socket.socket() as client:
             client.settimeout(5)
@@ -191,7 +196,7 @@ def test_it_went_well(watched: Watched) -> None:
 
 def test_everything_listens_on_loopback_alone(watched: Watched) -> None:
     assert len(watched.listening) > 3  # Ray's head, its node, its workers
-    assert {place.rpartition(":")[0] for place in watched.listening} <= {"127.0.0.1", "::1"}
+    assert {ip for ip, _ in watched.listening} <= {"127.0.0.1", "::1"}
     assert watched.reached == []
 
 
@@ -246,17 +251,16 @@ def rows_of(url: str) -> list[str]:
 
 
 def test_a_wrong_password_is_told_and_not_shown(alone: Shell, databases: tuple[str, str]) -> None:
-    wrong = [url.replace(PASSWORD, "canary-0815") for url in databases]
-    places = {"HPO_STORAGE_URL": wrong[0], "MLFLOW_TRACKING_URI": databases[1]}
-    done = alone.hpo("sync", "watched", **places)
+    wrong = {"HPO_STORAGE_URL": databases[0].replace(PASSWORD, "canary-0815")}
+    done = alone.hpo("sync", "watched", **wrong)
     assert done.returncode == 3
+    assert "password authentication failed" in done.stderr
     assert "canary" not in done.stderr + done.stdout
-    for tracking_uri in (wrong[1], "http://me:canary-0815@127.0.0.1:1"):
-        places = {"HPO_STORAGE_URL": databases[0], "MLFLOW_TRACKING_URI": tracking_uri}
-        done = alone.hpo("sync", "watched", **places)
-        assert done.returncode == 5
-        assert "***" in done.stderr
-        assert "canary" not in done.stderr + done.stdout
+    wrong = {"MLFLOW_TRACKING_URI": "http://me:canary-0815@127.0.0.1:1"}
+    done = alone.hpo("sync", "watched", HPO_STORAGE_URL=databases[0], **wrong)
+    assert done.returncode == 5
+    assert "http://me:***@127.0.0.1:1" in done.stderr
+    assert "canary" not in done.stderr + done.stdout
 
 
 def test_what_a_run_writes_is_its_users_alone(shell: Shell, branin: Callable[..., object]) -> None:

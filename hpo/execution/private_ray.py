@@ -20,18 +20,21 @@ from ray._private import ray_constants
 from hpo.environment import without_secrets
 
 TOKEN, TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
-MAX_PLACE = 24
-"""Characters: 83 more make the path of a socket, which may have 107."""
+MAX_PLACE = 20
+"""Characters: 87 more make the path of a socket, which may have 107."""
 
 
 @contextmanager
 def private_folder() -> Iterator[str]:
-    """For Ray's files, as long as the block; its own folder, /tmp/ray, it opens to all users."""
+    """A place for Ray's folder, as long as the block lasts.
+
+    Ray opens its folder to all users, whichever it is; here it lies in one that is not.
+    """
     place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     if len(place) > MAX_PLACE:
         place = "/tmp"  # noqa: S108
     with tempfile.TemporaryDirectory("", "hpo-", place, ignore_cleanup_errors=True) as folder:
-        yield folder
+        yield f"{folder}/ray"
 
 
 def start_private_ray(folder: str, **options: Any) -> None:
