@@ -10,14 +10,14 @@ HIDDEN = "***"
 
 IN_QUERY = re.compile(
     r"([?&;][^=&;?\s]*(?:pass(?!file)|pwd|secret|token|credential|api_?key|odbc_connect)[^=&;\s]*=)"
-    r"[^&;\s'\"]+",
+    r"[^&\s]+",
     re.IGNORECASE,
 )
 
 # user:password@, as SQLAlchemy reads it: a password may hold anything but an @. If it does hold
 # one, unquoted, what follows it is taken for the host; it is hidden here as well.
-IN_URL = re.compile(r"(://[^:/@'\"]*):[^@'\"\n]+@(?:[^/?#\s'\"]*@)?")
-IN_TEXT = re.compile(r"(://[^:/@\s'\"]*):[^@\s'\"]+@(?:[^/?#\s'\"]*@)?")  # sentences hold more
+IN_URL = re.compile(r"(//[^:/]*):[^@\n]+@(?:[^/?#\s]*@)?")
+IN_TEXT = re.compile(r"(//[^:/\s]*):[^@\s]+@(?:[^/?#\s]*@)?")  # a sentence goes on behind a blank
 
 
 def has_password(url: str) -> bool:

@@ -27,9 +27,14 @@ WITH_PASSWORD = [
     f"mssql://host/db?odbc_connect=DRIVER%3D1%3BPWD%3D{CANARY}",
     f"sqlite:////folder/hpo.db?token={CANARY}",
     f"https://me:{CANARY}@mlflow.example:5000",
+    f"postgresql//me:{CANARY}@host/db",  # no colon
+    f"postgresql://me@server:{CANARY}@host/db",
+    f"postgresql://me:it's-{CANARY}@host/db",
+    f"postgresql://host/db?password=it's-{CANARY}",
 ]
 WITHOUT = [
     "postgresql://me@host:5432/db",
+    "http://127.0.0.1:5000/#/experiments/1",
     "postgresql://host/db?passfile=/home/me/.pgpass",
     "sqlite:////folder/a@b/hpo.db",
     "http://127.0.0.1:5000",
