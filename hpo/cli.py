@@ -10,12 +10,13 @@ import json
 import os
 import shutil
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from hpo.cli_messages import command_line, program, resume_command, say, warn_about
+from hpo.cli_messages import command_line, harmless, program, resume_command, say, warn_about
 from hpo.cli_options import (
     JsonOption,
     NameArgument,
@@ -457,29 +458,51 @@ def audit(
 def dashboard(
     name: Annotated[str | None, typer.Argument(help="Name of an experiment.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Listen here; all but this machine needs a token.")
+    ] = "127.0.0.1",
+    hostnames: Annotated[
+        list[str] | None,
+        typer.Option("--hostname", metavar="NAME", help="Of a proxy or container; repeatable."),
+    ] = None,
+    writable: Annotated[
+        bool, typer.Option("--writable", help="Let it change and delete studies.")
+    ] = False,
     storage: StorageOption = None,
 ) -> None:
-    """Browse the studies in optuna-dashboard, on this machine only.
+    """Browse the studies in optuna-dashboard, on this machine only; it changes nothing.
 
     hpo dashboard cnn
     """
     from hpo.dashboard import serve_dashboard
 
-    serve_dashboard(places_of(storage), name, port)
+    serve_dashboard(
+        places_of(storage),
+        name,
+        port,
+        host=host,
+        hostnames=hostnames or (),
+        is_writable=writable,
+    )
 
 
 def main() -> NoReturn:
     """Run a command; what a user can mend is shown as its message, with its exit code."""
+    from hpo.environment import PRIVATE
     from hpo.errors import HpoError
 
+    os.umask(PRIVATE)
     try:
         app()
     except HpoError as error:
-        print(f"hpo: {error}", file=sys.stderr)
+        print(f"hpo: {harmless(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except Exception:  # noqa: BLE001  a bug of ours: all that is known of it, but no password
+        print(harmless(traceback.format_exc()), end="", file=sys.stderr)
+        sys.exit(1)
     sys.exit(0)

@@ -18,6 +18,15 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def harmless(message: str) -> str:
+    """A message without the passwords of URLs, which libraries like to quote."""
+    if "://" not in message:
+        return message
+    from storage import without_passwords
+
+    return without_passwords(message)
+
+
 def warn_about(spec: ExperimentSpec) -> None:
     """Say what a valid spec does that its author may not expect."""
     from hpo.search import warnings_about

@@ -71,10 +71,36 @@ def places_beside(
 
 
 def places_of(storage: str | None = None, tracking_uri: str | None = None) -> Places:
-    """Where things are kept, seen from the working directory."""
+    """Where things are kept, seen from the working directory.
+
+    Raises:
+        UsageError: if an option carries a password.
+    """
     from hpo.places import Places
 
+    refuse_password("--storage", storage, "HPO_STORAGE_URL")
+    refuse_password("--tracking-uri", tracking_uri, "MLFLOW_TRACKING_URI")
     return Places.of(Path.cwd(), storage_url=storage, tracking_uri=tracking_uri)
+
+
+def refuse_password(option: str, url: str | None, variable: str) -> None:
+    """Of an option: the command line is seen by all users of this machine, and by Ray.
+
+    Raises:
+        UsageError: if there is one in ``url``.
+    """
+    from hpo.errors import UsageError
+
+    if url is None:
+        return
+    from storage import has_password, shown_url
+
+    if has_password(url):
+        raise UsageError(
+            f"{option} {shown_url(url)} holds a password, which all users of this machine can see "
+            f"on a command line. Put the URL into {variable}, or leave the password out of it: "
+            "PostgreSQL looks into ~/.pgpass or PGPASSFILE"
+        )
 
 
 def words(option: str, text: str | None) -> list[str] | None:

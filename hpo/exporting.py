@@ -44,6 +44,7 @@ from hpo.tracking import (
     tracking_errors,
 )
 from hpo.workspace import Workspace, exclusive, find_workspace, storage_errors
+from storage import shown_url
 
 LEFT_BY_EVERY_RUN = ("torchscript", "safetensors")
 """Formats whose files are there before `hpo export`."""
@@ -302,7 +303,7 @@ def register_experiment(
             manifest = read_manifest(workspace.folder)
             path = verified(workspace.folder, MODEL_FILE, manifest)
             evidence = read_evidence(verified(workspace.folder, EVIDENCE_FILE, manifest))
-            say(f"registering {path.name} in MLflow at {places.tracking_uri}")
+            say(f"registering {path.name} in MLflow at {shown_url(places.tracking_uri)}")
             try:
                 synchronize(workspace)
                 return register_model(
@@ -317,8 +318,9 @@ def register_experiment(
                 )
             except tracking_errors() as error:
                 raise UnfitEnvironmentError(
-                    f"MLflow at {places.tracking_uri} cannot be written: {short_reason(error)}; "
-                    f"the exported files are kept. Register later with: {way_out}"
+                    f"MLflow at {shown_url(places.tracking_uri)} cannot be written: "
+                    f"{short_reason(error)}; the exported files are kept. "
+                    f"Register later with: {way_out}"
                 ) from error
 
 

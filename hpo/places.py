@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from hpo.environment import STORAGE_URL, TRACKING_URI
+
+LEDGER_FILE, MLFLOW_FILE, MLFLOW_FOLDER = "hpo.db", "mlflow.db", "mlartifacts"
+"""What lies in runs/ beside the folders of experiments."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,15 +19,16 @@ class Places:
 
     Attributes:
         runs: folder of all runs; runs/NAME belongs to one experiment.
-        storage_url: SQLAlchemy URL of the ledger: Optuna's studies and our tables.
-        tracking_uri: of MLflow: an http server or another database.
+        storage_url: SQLAlchemy URL of the ledger: Optuna's studies and our tables. It may hold a
+            password, and is shown by `storage.shown_url` alone.
+        tracking_uri: of MLflow: an http server or another database; the same holds for it.
         data: folder of data sets.
         imports: folders to look for a user's trainable in.
     """
 
     runs: Path
-    storage_url: str
-    tracking_uri: str
+    storage_url: str = field(repr=False)
+    tracking_uri: str = field(repr=False)
     data: Path
     imports: tuple[Path, ...]
 
@@ -41,12 +47,12 @@ class Places:
         """
         here = working_directory.resolve()
         runs = here / "runs"
-        storage_url = storage_url or environment.get("HPO_STORAGE_URL")
-        tracking_uri = tracking_uri or environment.get("MLFLOW_TRACKING_URI")
+        storage_url = storage_url or environment.get(STORAGE_URL)
+        tracking_uri = tracking_uri or environment.get(TRACKING_URI)
         return cls(
             runs=runs,
-            storage_url=storage_url or f"sqlite:///{runs / 'hpo.db'}",
-            tracking_uri=tracking_uri or f"sqlite:///{runs / 'mlflow.db'}",
+            storage_url=storage_url or f"sqlite:///{runs / LEDGER_FILE}",
+            tracking_uri=tracking_uri or f"sqlite:///{runs / MLFLOW_FILE}",
             data=here / "data",
             imports=(here,),
         )

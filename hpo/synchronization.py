@@ -9,7 +9,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from hpo.errors import UnfitEnvironmentError
-from hpo.places import Places
+from hpo.places import MLFLOW_FOLDER, Places
 from hpo.results import Finalist, Outcome, test_interval
 from hpo.tasks import TaskFactory
 from hpo.tracking import (
@@ -21,7 +21,7 @@ from hpo.tracking import (
     trial_picture,
 )
 from hpo.workspace import Workspace, exclusive, find_workspace, storage_errors
-from storage import record_tracking_is_late
+from storage import record_tracking_is_late, shown_url
 from trainables import BEST_WEIGHTS
 
 
@@ -32,7 +32,7 @@ def open_projection(workspace: Workspace) -> Projection:
         Exception: whatever MLflow raises if it cannot be reached.
     """
     places = workspace.places
-    return Projection(places.tracking_uri, workspace.recorded(), places.runs / "mlartifacts")
+    return Projection(places.tracking_uri, workspace.recorded(), places.runs / MLFLOW_FOLDER)
 
 
 def open_tracker(workspace: Workspace, say: Callable[[str], None]) -> Tracker:
@@ -165,5 +165,6 @@ def synchronize_or_say(workspace: Workspace) -> int:
         return synchronize(workspace)
     except Exception as error:
         raise UnfitEnvironmentError(
-            f"MLflow at {workspace.places.tracking_uri} cannot be written: {short_reason(error)}"
+            f"MLflow at {shown_url(workspace.places.tracking_uri)} cannot be written: "
+            f"{short_reason(error)}"
         ) from error

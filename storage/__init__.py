@@ -5,7 +5,6 @@ from storage.database import (
     database_exists,
     open_engine,
     open_optuna_storage,
-    shown_url,
 )
 from storage.errors import DatabaseError, LeaseHeldError, LostLeaseError
 from storage.leases import LEASE_S, Lease, hold_lease
@@ -18,6 +17,7 @@ from storage.ledger import (
     RerunRecord,
     TestReading,
 )
+from storage.secrets import has_password, shown_url, without_passwords
 from storage.studies import (
     ANSWERED_BY,
     SearchEnd,
@@ -74,6 +74,7 @@ __all__ = [
     "database_exists",
     "enqueue_with_past",
     "enqueued_params",
+    "has_password",
     "hold_lease",
     "is_infeasible",
     "open_engine",
@@ -98,4 +99,5 @@ __all__ = [
     "tracking_is_late",
     "was_answered",
     "was_refused",
+    "without_passwords",
 ]

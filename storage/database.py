@@ -6,7 +6,6 @@ that has lost its lease.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 
 from storage.errors import DatabaseError
 from storage.fencing import put_behind_fence
+from storage.secrets import parse_url, shown_url, without_passwords
 from storage.study_storage import PatientStorage
 
 UNUSABLE = (sa.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, OSError, ValueError)
@@ -53,7 +53,7 @@ def open_engine(url: str) -> sa.Engine:
         DatabaseError: if the URL is malformed or the database cannot be reached.
     """
     try:
-        parsed = sa.make_url(url)
+        parsed = parse_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed, **_options(parsed))
@@ -72,7 +72,7 @@ def open_optuna_storage(url: str) -> PatientStorage:
         DatabaseError: if the database cannot be used by this version of Optuna.
     """
     try:
-        storage = PatientStorage(url, _options(sa.make_url(url)), shown_url(url))
+        storage = PatientStorage(url, _options(parse_url(url)), shown_url(url))
         _prepare(storage.engine)
         storage.engine.dispose()  # connections from before the settings
     except UNUSABLE as error:
@@ -118,14 +118,6 @@ def _settings(dialect: str) -> tuple[str, ...]:
     return ()
 
 
-def shown_url(url: str | sa.URL) -> str:
-    """The URL without its password, for messages."""
-    try:
-        return sa.make_url(url).render_as_string(hide_password=True)
-    except (sa.exc.ArgumentError, ValueError):
-        return repr(re.sub(r"//[^/@]*@", "//***@", str(url)))
-
-
 def _reason(error: BaseException) -> str:
     cause = getattr(error, "orig", None) or error.__cause__ or error
     reason = f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
@@ -133,4 +125,4 @@ def _reason(error: BaseException) -> str:
         reason += "; a URL is such as sqlite:////folder/hpo.db or postgresql://user@host/name"
     elif isinstance(error, ModuleNotFoundError):
         reason += f"; install its driver: pip install {error.name}"
-    return reason
+    return without_passwords(reason)

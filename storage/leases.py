@@ -20,11 +20,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.database import open_engine, shown_url
+from storage.database import open_engine
 from storage.errors import DatabaseError, LeaseHeldError, LostLeaseError
 from storage.fencing import fenced
 from storage.patience import patience_with
 from storage.records import metadata
+from storage.secrets import shown_url
 
 LEASE_S = 60.0
 """Not renewed for so long, a lease of another machine may be taken over."""

@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 
-from storage.database import shown_url
 from storage.patience import patience_with
+from storage.secrets import shown_url
 
 metadata = sa.MetaData()
 

@@ -1,12 +1,16 @@
-"""optuna-dashboard on the ledger: served on loopback, and shown by a real browser."""
+"""optuna-dashboard on the ledger: guarded, served on loopback, and shown by a real browser."""
 
 from __future__ import annotations
 
 import json
+import re
 import signal
+import socket
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,11 +31,17 @@ SPACE = parse_spec(
 ).search_space
 
 
-@pytest.fixture
-def shell_with_study(tmp_path: Path) -> Shell:
+MADE = {"study_name": "made here", "directions": ["minimize"]}
+JSON = {"Content_Type": "application/json"}
+OWN_TOKEN = "one-of-my-own-4711"  # noqa: S105
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104
+
+
+@pytest.fixture(scope="module")
+def shell_with_study(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A folder whose ledger holds a study called "seen" with three trials."""
-    shell = Shell(tmp_path)
-    (tmp_path / "runs").mkdir()
+    shell = Shell(tmp_path_factory.mktemp("work"))
+    (shell.folder / "runs").mkdir()
     storage = open_optuna_storage(shell.storage_url)
     study = create_study(storage, "seen", direction="minimize", metric="loss")
     for value in (3.0, 1.0, 2.0):
@@ -39,15 +49,45 @@ def shell_with_study(tmp_path: Path) -> Shell:
     return shell
 
 
-@pytest.fixture
-def address(shell_with_study: Shell) -> Iterator[str]:
+@contextmanager
+def dashboard(shell: Shell, *options: str) -> Iterator[str]:
     """The address that `hpo dashboard seen` prints."""
-    process = shell_with_study.start("dashboard", "seen", "--port", "0")
+    process = shell.start("dashboard", "seen", "--port", "0", *options)
     assert process.stdout is not None
     yield process.stdout.readline().strip()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == 130
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+
+
+@pytest.fixture(scope="module")
+def address(shell_with_study: Shell) -> Iterator[str]:
+    """Where it is shown, to be read."""
+    with dashboard(shell_with_study) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def writable(shell_with_study: Shell) -> Iterator[str]:
+    """Where it may be changed by who has the token."""
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HPO_DASHBOARD_TOKEN", OWN_TOKEN)
+            found = stack.enter_context(dashboard(shell_with_study, "--writable"))
+        yield found
+
+
+def status(url: str, method: str = "GET", data: object = None, **headers: str) -> int:
+    """Of the answer to a request."""
+    body = None if data is None else json.dumps(data).encode()
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(url, body, headers, method=method)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return int(error.code)
 
 
 def test_it_serves_the_studies_on_loopback(address: str) -> None:
@@ -68,6 +108,94 @@ def test_a_browser_shows_the_study_at_the_printed_address(address: str, browser:
     body = (By.TAG_NAME, "body")
     WebDriverWait(browser, 30).until(text_to_be_present_in_element(body, "seen"))
     WebDriverWait(browser, 30).until(text_to_be_present_in_element(body, "History"))
+
+
+def test_browsing_every_page_asks_for_nothing_that_is_refused(
+    address: str, browser: Chrome
+) -> None:
+    """The page's own code: what it wrote into the console, which has what failed to load."""
+    browser.get_log("browser")
+    root = address.split("/studies", maxsplit=1)[0]
+    for page, word in {
+        root: "seen",
+        address: "Timeline",
+        f"{address}/analytics": "Empirical Distribution",
+        f"{address}/trials": "Started At",
+        f"{address}/note": "Note",
+    }.items():
+        browser.get(page)
+        WebDriverWait(browser, 60).until(
+            text_to_be_present_in_element((By.TAG_NAME, "body"), word), page
+        )
+    errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert errors == []
+
+
+def test_it_only_shows(address: str) -> None:
+    root = address.split("/dashboard", maxsplit=1)[0]
+    assert status(f"{root}/api/studies", "POST", MADE, **JSON) == 405
+    assert status(f"{root}/api/studies/1", "DELETE") == 405
+
+
+def test_where_writing_is_asked_for_no_other_site_can_write(writable: str) -> None:
+    root = writable.split("/dashboard", maxsplit=1)[0]
+    with_token = {**JSON, "Authorization": f"Bearer {OWN_TOKEN}"}
+    evil = {**with_token, "Origin": "http://evil.example"}
+    assert status(f"{root}/api/studies", "POST", MADE, **evil) == 403
+    assert status(f"{root}/api/studies", "POST", MADE, **with_token, Origin=root) == 201
+
+
+def test_another_name_for_this_machine_is_refused(address: str) -> None:
+    assert status(address, Host="evil.example") == 403
+
+
+def test_a_client_that_says_nothing_keeps_nobody_waiting(address: str) -> None:
+    port = int(address.split(":")[2].split("/", maxsplit=1)[0])
+    with socket.create_connection(("127.0.0.1", port)):
+        assert status(address) == 200
+
+
+def test_beyond_loopback_it_is_shown_to_who_has_the_printed_token(
+    shell_with_study: Shell, browser: Chrome
+) -> None:
+    options = ("--host", ALL_ADDRESSES, "--hostname", "Studies.example")
+    with dashboard(shell_with_study, *options) as printed:
+        found = re.fullmatch(r"http://[^/]+:(\d+)/dashboard/studies/1\?token=(\S{40,})", printed)
+        assert found, printed
+        port, token = found.groups()
+        root = f"http://127.0.0.1:{port}"
+        for path in ("/dashboard", "/api/studies", "/static/bundle.js", "/csv/1", "/nothing"):
+            assert status(f"{root}{path}") == 401
+            assert status(f"{root}{path}", Authorization="Bearer wrong") == 401
+        key = {"Authorization": f"Bearer {token}"}
+        assert status(f"{root}/api/studies", **key) == 200
+        assert status(f"{root}/api/studies", Host="studies.example", **key) == 200
+        assert status(f"{root}/api/studies", Host="evil.example", **key) == 403
+        browser.get(f"{root}/dashboard/studies/1?token={token}")
+        body = (By.TAG_NAME, "body")
+        WebDriverWait(browser, 30).until(text_to_be_present_in_element(body, "History"))
+        assert browser.current_url == f"{root}/dashboard/studies/1"
+
+
+def test_a_token_of_ones_own_is_asked_for_on_loopback_too_and_never_printed(writable: str) -> None:
+    assert writable.startswith("http://127.0.0.1:")
+    assert OWN_TOKEN not in writable
+    assert status(writable) == 401
+    assert status(writable, Authorization=f"Bearer {OWN_TOKEN}") == 200
+
+
+def test_a_token_that_is_guessed_soon_is_refused(shell_with_study: Shell) -> None:
+    done = shell_with_study.hpo("dashboard", HPO_DASHBOARD_TOKEN="guess; me")  # noqa: S106
+    assert done.returncode == 2
+    assert "HPO_DASHBOARD_TOKEN must be at least 16" in done.stderr
+    assert "guess" not in done.stderr
+
+
+def test_a_host_that_is_not_here_is_an_error_with_a_way_out(shell_with_study: Shell) -> None:
+    done = shell_with_study.hpo("dashboard", "--host", "192.0.2.123", "--port", "0")
+    assert done.returncode == 5
+    assert "--host" in done.stderr
+    assert_no_traceback(done)
 
 
 def test_an_unknown_study_is_named_with_the_known_ones(shell_with_study: Shell) -> None:

@@ -9,6 +9,7 @@ import logging
 import math
 import pickle
 import shutil
+import stat
 import sys
 import warnings
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import optuna
 import optuna.terminator
 import pytest
+import ray
 import sqlalchemy as sa
 import torch
 from mlflow import MlflowClient
@@ -27,6 +29,8 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import TrialState
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
+from ray._common.utils import try_to_create_directory
+from ray._private import ray_constants, services
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 from ruamel.yaml import YAML
 from test_schedulers import BusyRay, Trial
@@ -138,6 +142,21 @@ def test_gp_sampler_finds_greenlet_and_does_not_warn(
     optimizer = importlib.import_module("optuna._gp.batched_lbfgsb")
     importlib.reload(optimizer)
     assert caplog.messages == []
+
+
+def test_ray_opens_its_folders_to_all_users(tmp_path: Path) -> None:
+    """Hence ours lie in a folder that only its user may enter."""
+    try_to_create_directory(str(tmp_path / "session"))
+    assert stat.S_IMODE((tmp_path / "session").stat().st_mode) == 0o777
+
+
+def test_ray_takes_loopback_for_a_node_only_if_it_is_not_for_clusters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray._private.worker, "_global_node", None)
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)
+    assert services.resolve_ip_for_localhost("127.0.0.1") == "127.0.0.1"
+    assert services.get_node_ip_address() == "127.0.0.1"
 
 
 def test_optuna_and_mlflow_cannot_share_a_database(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -355,6 +356,31 @@ def test_files_with_wrong_checksums_are_not_unpickled(tmp_path: Path) -> None:
     write_colour_set("cifar10", tmp_path)
     with pytest.raises(DataError, match=r"CIFAR10 in .* is damaged"):
         load_split(config_of("cifar10"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("is_evil", [False, True])
+def test_a_downloaded_archive_reaches_its_own_folder_alone(
+    name: str, is_evil: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision would unpack it wherever its names say."""
+    (source := tmp_path / "source").mkdir()
+    (data_dir := tmp_path / "data").mkdir()
+    write_colour_set(name, source)
+    set_class = without_checksums(name, monkeypatch)
+    archive = data_dir / set_class.filename  # as if it had been fetched
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(source / set_class.base_folder, set_class.base_folder)
+        if is_evil:
+            tar.add(source / set_class.base_folder, "../evil")
+    digest = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
+    monkeypatch.setattr(set_class, "tgz_md5", digest)
+    if is_evil:
+        with pytest.raises(DataError, match="cannot be unpacked"):
+            load_split(config_of(name, download=True), data_dir)
+        assert not (tmp_path / "evil").exists()
+    else:
+        assert len(load_split(config_of(name, download=True), data_dir).test) > 0
 
 
 @pytest.mark.parametrize("name", DOWNLOADED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,50 @@ def test_a_file_that_is_no_spec_is_named(tmp_path: Path, content: bytes | None, 
 def test_a_folder_is_no_spec(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot be read"):
         load_spec(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x", "/x", "a/b", "a\\b", "..", ".", ".x", "-x", "", " x", "x ", "x\n", "x\0",
+        "x\x1b[2J", "x" * 65, "\u202ex", "\u00e9", "~x", "$HOME", "x;y", "x*",
+        "hpo.db", "HPO.DB-wal", "mlflow.db", "mlArtifacts",
+    ],
+)  # fmt: skip
+def test_a_name_that_is_no_folder_of_its_own_is_refused(name: str) -> None:
+    (problem,) = problems_of(SPEC.replace("name: branin", f"name: {json.dumps(name)}"))
+    assert problem.startswith("spec.yaml:1:7: name: ")
+    (problem,) = problems_of(SPEC, f"name={json.dumps(name)}")
+    assert "name: " in problem
+
+
+@pytest.mark.parametrize("name", ["x", "X", "0", "a.b", "a_b-c", "x" * 64, "hpo", "mlflow-2"])
+def test_a_name_of_letters_digits_and_a_few_signs_is_taken(name: str) -> None:
+    assert parse_spec(SPEC, "spec.yaml", [f"name={json.dumps(name)}"]).name == name
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "!!python/object/apply:os.system [touch evil]",
+        "!!python/name:os.system x",
+        "!!binary aGk=",
+        "!mine {a: 1}",
+    ],
+)
+def test_tags_that_name_code_or_anything_else_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    problems = problems_of(SPEC.replace("noise: 0.1", f"noise: {value}"))
+    tag = value.split(maxsplit=1)[0].replace("!!", "tag:yaml.org,2002:")
+    assert f"spec.yaml:4:16: fixed.noise: no tags such as {tag}" in problems
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_without_an_end_is_not_read_to_its_end() -> None:
+    with pytest.raises(SpecError, match="longer than 200,000 characters"):
+        load_spec(Path("/dev/zero"))
 
 
 def test_aliases_of_aliases_are_refused_before_they_are_spelled_out() -> None:

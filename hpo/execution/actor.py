@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 from ray import tune
 
+from hpo.environment import PRIVATE
 from hpo.execution.drive import TrialDrive
 from hpo.tasks import EPOCH, NUMBER, OBJECTIVE, EpochReport, TrialTask
 
@@ -20,7 +22,8 @@ class TrialActor(tune.Trainable):
     """Runs in a worker process and is reused: a new process would import torch for every task."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take the first task."""
+        """Take the first task; what it writes is for its user alone, on a cluster as here."""
+        os.umask(PRIVATE)
         self._take(config[TASK])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

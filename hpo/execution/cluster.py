@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import ray
 
 from hpo.errors import UnfitEnvironmentError
 from hpo.execution.interrupts import InterruptFlag
+from hpo.execution.private_ray import private_folder, start_private_ray
 from hpo.spec import ResourcesSpec
 
 # Ray's own defaults cost more than a short trial, or speak where we do: see docs/architecture.md.
 RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -44,30 +45,30 @@ def ray_cluster(resources: ResourcesSpec, interrupt: InterruptFlag) -> Iterator[
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in RAY_ENVIRONMENT.items()})
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the study records what fails
-    joined = ray.is_initialized()
-    if not joined:
-        with interrupt.at_once():
-            _start()
-        interrupt.listen()  # again: Ray has put a handler of its own on SIGTERM
-    try:
+    with ExitStack() as at_end:
+        if not ray.is_initialized():
+            with interrupt.at_once():
+                _start(at_end)
+            interrupt.listen()  # again: Ray has put a handler of its own on SIGTERM
         yield _n_trials_at_a_time(resources)
-    finally:
-        if not joined:
-            ray.shutdown()
 
 
-def _start() -> None:
+def _start(at_end: ExitStack) -> None:
     address = os.environ.get("RAY_ADDRESS", "local")
-    if address == "local":  # to look that long for a cluster that is not there would help nobody
-        os.environ.setdefault(START_WAIT, START_WAIT_S)
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-            include_dashboard=False if address == "local" else None,
-        )
+        if address == "local":
+            # To look that long for a cluster that is not there would help nobody.
+            os.environ.setdefault(START_WAIT, START_WAIT_S)
+            folder = at_end.enter_context(private_folder())
+            start_private_ray(folder, include_dashboard=False, **options)
+        else:
+            ray.init(address=address, **options)
+        at_end.callback(ray.shutdown)
     except Exception as error:  # noqa: BLE001  that is what a node raises which starts too slowly
         raise UnfitEnvironmentError(no_start_text(address, error)) from None
 

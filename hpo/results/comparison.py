@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hpo.environment import environment_of_children
 from hpo.errors import ExportMismatchError
 
 TOLERANCE = 1e-5
@@ -72,6 +73,7 @@ def compare_reloaded(
         script = Path(__file__).with_name("reload_check.py")
         done = subprocess.run(
             [sys.executable, "-P", str(script), str(path), str(inputs_path), trainable],
+            env=environment_of_children(),
             capture_output=True,
             text=True,
             check=False,

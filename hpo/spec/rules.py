@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpo.places import LEDGER_FILE, MLFLOW_FILE, MLFLOW_FOLDER
 from hpo.spec.objective_rules import objective_rules, objectives_in
 from hpo.spec.source import KeyPath
 from hpo.spec.words import unknown
@@ -23,6 +24,7 @@ def rules_between_sections(
 ) -> Problems:
     """Every broken rule as (key path, message); with None those that ask no trainable."""
     problems = [
+        *_name_is_free(data),
         *_names_are_unique(data),
         *objective_rules(data),
         *_scheduler_fits_budget(data),
@@ -39,6 +41,14 @@ def rules_between_sections(
         *_trainable_finds_lr(data, import_paths),
         *_trainable_may_be_perturbed(data, import_paths),
     ]
+
+
+def _name_is_free(data: Mapping[str, Any]) -> Problems:
+    """The experiment's folder lies beside files of ours; some disks do not tell A from a."""
+    name = str(data.get("name", "")).lower()
+    if name == MLFLOW_FOLDER or name.startswith((LEDGER_FILE, MLFLOW_FILE)):
+        return [(("name",), f"{name!r} is the name of something else in runs/")]
+    return []
 
 
 def _names_are_unique(data: Mapping[str, Any]) -> Problems:

@@ -20,6 +20,13 @@ KeyPath = tuple[str | int, ...]
 # A spec of a thousand parameters has fewer; aliases of aliases reach it in milliseconds.
 MAX_NODES = 20_000
 MAX_DEPTH = 50  # a list that holds itself has no end
+MAX_CHARACTERS = 200_000  # 4 s of parsing; a spec of a thousand parameters has half as many
+
+# What YAML knows by itself. `!!python/object` and its like name code to run, and are never obeyed.
+KNOWN_TAGS = {
+    f"tag:yaml.org,2002:{name}"
+    for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+}
 
 
 @dataclass
@@ -79,7 +86,8 @@ def read_source(path: Path) -> Source:
         SpecError: if the file cannot be read or is no YAML mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)
     except FileNotFoundError:
         raise SpecError(str(path), ["there is no such file"]) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -93,6 +101,8 @@ def parse_source(text: str, name: str) -> Source:
     Raises:
         SpecError: if the text is no YAML mapping.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise SpecError(name, [f"is longer than {MAX_CHARACTERS:,} characters"])
     try:
         node = _compose(text)
     except YAMLError as error:
@@ -147,7 +157,9 @@ class _Builder:
             )
         if len(path) > MAX_DEPTH:
             raise SpecError(self._source.name, [f"is nested more than {MAX_DEPTH} levels deep"])
-        self._source.places[path] = self._place_of(node)
+        place = self._source.places[path] = self._place_of(node)
+        if node.tag not in KNOWN_TAGS:
+            self._source.problems.append((place, f"{_dotted(path)}: no tags such as {node.tag}"))
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
         if isinstance(node, SequenceNode):

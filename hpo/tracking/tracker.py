@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from hpo.tasks import EpochReport
 from hpo.tracking.picture import RunPicture
 from hpo.tracking.projection import Projection
+from storage import without_passwords
 
 RETRY_S = 30.0
 CLOSE_TIMEOUT_S, URGENT_TIMEOUT_S = 60.0, 10.0
@@ -118,6 +119,6 @@ class Tracker:
 
 
 def short_reason(error: BaseException) -> str:
-    """The first line of an error that may be pages long."""
+    """The first line of an error that may be pages long, and quote the server's URL."""
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
+    return without_passwords(text.splitlines()[0])[:200]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainables.images.archives import unpack
 from trainables.images.arrays import TEST, TRAIN, ImageArrays
 from trainables.images.cache import locked, writable_folder
 from trainables.images.errors import DataError
@@ -66,10 +67,15 @@ class Download:
 
     def _fetch(self, data_dir: Path) -> None:
         from torchvision import datasets
+        from torchvision.datasets.utils import download_url
 
         set_class = getattr(datasets, self.torchvision_class)
         try:
-            if self.torchvision_class == "SVHN":
+            if archive_md5 := getattr(set_class, "tgz_md5", None):
+                # torchvision would unpack it with a bare `extractall`.
+                download_url(set_class.url, str(data_dir), set_class.filename, archive_md5)
+                unpack(data_dir / set_class.filename, data_dir)
+            elif self.torchvision_class == "SVHN":
                 for part in ("train", "test"):
                     set_class(str(data_dir), split=part, download=True)
             else:

@@ -1,0 +1,66 @@
+"""Start a Ray on this machine that nobody but us can reach.
+
+Whoever can talk to Ray can run code as its user. The one started here listens on loopback alone,
+asks for a token that only its own processes have, keeps its files where only its user may enter,
+and hands its workers no key to a database.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+
+from hpo.environment import without_secrets
+
+TOKEN, TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+MAX_PLACE = 20
+"""Characters: 87 more make the path of a socket, which may have 107."""
+
+
+@contextmanager
+def private_folder() -> Iterator[str]:
+    """A place for Ray's folder, as long as the block lasts.
+
+    Ray opens its folder to all users, whichever it is; here it lies in one that is not.
+    """
+    place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if len(place) > MAX_PLACE:
+        place = "/tmp"  # noqa: S108
+    with tempfile.TemporaryDirectory("", "hpo-", place, ignore_cleanup_errors=True) as folder:
+        yield f"{folder}/ray"
+
+
+def start_private_ray(folder: str, **options: Any) -> None:
+    """`ray.init` of a Ray that keeps to itself and has its files in ``folder``.
+
+    Raises:
+        Exception: what Ray raises if it does not start.
+    """
+    if TOKEN_FILE not in os.environ:
+        # Ray asks for a token by itself, but would take the one in ~/.ray, which any other Ray of
+        # this user has, too, and which it has made for all to read.
+        os.environ.setdefault(TOKEN, secrets.token_hex(32))
+    with without_secrets(), _on_loopback():
+        ray.init(address="local", _temp_dir=folder, **options)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that starts in the block is for one machine, as it is on macOS and Windows.
+
+    There is no other way to say so: a node's address is never taken to be loopback, and the
+    variable RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is read when Ray is imported.
+    """
+    was_enabled = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = was_enabled

@@ -1,0 +1,296 @@
+"""A run keeps to itself: its files, its Ray, its passwords; watched from outside while it runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+import sqlalchemy as sa
+from commands import Shell
+from conftest import BRANIN
+from gate import Gate, halt
+from postgresql import PASSWORD, PostgreSQL
+
+WATCHED = '''
+def train(config, trial):
+    """Halts at the test's `Gate` in trial 1."""
+    for epoch in (1, 2):
+        if (trial.folder.name, epoch) == ("00001", 2):
+            HALT
+        trial.checkpoints.save(epoch, {})
+        yield {"score": config["x"] * epoch}
+'''
+SPEC = """
+name: watched
+trainable: watched_module:train
+objective: {metric: score, direction: maximize}
+search_space: {x: {type: float, low: 0, high: 1}}
+sampler: {name: random}
+budget: {n_trials: 2, max_epochs: 2}
+concurrency: 1
+finalists: {k: 1, n_seeds: 1}
+"""
+
+# All that Ray's head knows of jobs, actors and environments, to who may ask it.
+ASK_RAY = """
+import sys
+from ray._raylet import GcsClient
+client = GcsClient(address=sys.argv[1])
+print(client.get_all_job_info())
+for namespace in (None, b"fun", b"job", b"cluster", b"tracing", b"session", b"dashboard"):
+    for key in client.internal_kv_keys(b"", namespace):
+        print(key, client.internal_kv_get(key, namespace))
+"""
+
+
+@dataclass
+class Watched:
+    """What was seen of a run from outside.
+
+    Attributes:
+        listening: addresses and ports at which its processes accept connections.
+        connected: addresses of others that its processes were connected to.
+        command_lines: of all processes of this machine.
+        environments: of the processes that it had started.
+        ray_folder: of Ray's files.
+        ray_files: what was in them.
+        head: what Ray's head says to who has the token.
+        stranger: what it says to who has none.
+        reached: those of its ports that answered at another address of this machine.
+    """
+
+    listening: set[tuple[str, int]] = field(default_factory=set)
+    connected: set[str] = field(default_factory=set)
+    command_lines: list[bytes] = field(default_factory=list)
+    environments: list[bytes] = field(default_factory=list)
+    ray_folder: Path = Path()
+    ray_folder_mode: int = 0
+    ray_files: dict[Path, bytes] = field(default_factory=dict)
+    head: str = ""
+    stranger: subprocess.CompletedProcess[str] | None = None
+    reached: list[int] = field(default_factory=list)
+    stdout: str = ""
+    stderr: str = ""
+    exit_code: int | None = None
+
+
+@pytest.fixture(scope="module")
+def databases(postgresql: PostgreSQL) -> tuple[str, str]:
+    """Of the ledger and of MLflow, with a password each: in the user part, and in the query."""
+    ledger, mlflow = postgresql.new("watched"), postgresql.new("watched_mlflow")
+    bare = mlflow.replace(f":{PASSWORD}@", "@")
+    return ledger, f"{bare}?password={PASSWORD}"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A folder in which runs start a Ray of their own."""
+    return Shell(tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="module")
+def watched(alone: Shell, databases: tuple[str, str]) -> Iterator[Watched]:
+    """A run that was looked at while a trial was under way, and has ended since."""
+    alone.write("watched_module.py", WATCHED.replace("HALT", halt(alone.folder)))
+    alone.write("watched.yaml", SPEC)
+    gate, seen = Gate(alone.folder), Watched()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("HPO_STORAGE_URL", databases[0])
+        patch.setenv("MLFLOW_TRACKING_URI", databases[1])
+        process = alone.start("run", "watched.yaml")
+    gate.wait_for(process)
+    try:
+        look_at(psutil.Process(process.pid), seen)
+    finally:
+        gate.let_through()
+        gate.open()
+        seen.stdout, seen.stderr = process.communicate(timeout=300)
+    seen.exit_code = process.returncode
+    yield seen
+    gate.remove()
+
+
+def look_at(driver: psutil.Process, seen: Watched) -> None:
+    started = driver.children(recursive=True)
+    for process in (driver, *started):
+        for connection in process.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                seen.listening.add((address_in(connection.laddr.ip), connection.laddr.port))
+            elif connection.raddr:
+                seen.connected.add(address_in(connection.raddr.ip))
+    for process in psutil.process_iter():
+        seen.command_lines += readable(Path(f"/proc/{process.pid}/cmdline"))
+    for process in started:
+        seen.environments += readable(Path(f"/proc/{process.pid}/environ"))
+    raylet = next(process for process in started if process.name() == "raylet")
+    options = " ".join(raylet.cmdline())
+    session = re.search(r"--session[_-]dir=(\S+)", options)
+    address = re.search(r"--gcs-address=(\S+)", options)
+    assert session is not None
+    assert address is not None
+    seen.ray_folder = Path(session[1]).parents[1]
+    seen.ray_folder_mode = stat.S_IMODE(seen.ray_folder.stat().st_mode)
+    files = [path for path in seen.ray_folder.rglob("*") if path.is_file()]
+    seen.ray_files = {path: path.read_bytes() for path in files}
+    token = re.search(rb"RAY_AUTH_TOKEN=(\w+)", b"".join(seen.environments))
+    assert token is not None
+    seen.head = ask_ray(address[1], token=token[1].decode()).stdout
+    seen.stranger = ask_ray(address[1], token="0" * 64)
+    seen.reached = [port for _, port in seen.listening if answers_elsewhere(port)]
+
+
+def address_in(ip: str) -> str:
+    """An IPv4 address that a socket of IPv6 writes in its own way."""
+    return ip.removeprefix("::ffff:")
+
+
+def readable(path: Path) -> list[bytes]:
+    """A file that may be gone by now."""
+    try:
+        return [path.read_bytes()]
+    except (OSError, ProcessLookupError):
+        return []
+
+
+def ask_ray(address: str, *, token: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    return subprocess.run(
+        [sys.executable, "-c", ASK_RAY, address],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def answers_elsewhere(port: int) -> bool:
+    """Whether a port answers at an address of this machine that is not loopback."""
+    own = {
+        address.address
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family == socket.AF_INET and not address.address.startswith("127.")
+    }
+    for address in own:
+        with socket.socket() as client:
+            client.settimeout(5)
+            if client.connect_ex((address, port)) == 0:
+                return True
+    return False
+
+
+def test_it_went_well(watched: Watched) -> None:
+    assert watched.exit_code == 0, watched.stderr
+    assert "watched" in watched.stdout
+
+
+def test_everything_listens_on_loopback_alone(watched: Watched) -> None:
+    assert len(watched.listening) > 3  # Ray's head, its node, its workers
+    assert {ip for ip, _ in watched.listening} <= {"127.0.0.1", "::1"}
+    assert watched.reached == []
+
+
+def test_nothing_outside_is_connected_to(watched: Watched) -> None:
+    assert watched.connected <= {"127.0.0.1", "::1"}
+
+
+def test_ray_answers_nobody_without_the_token(watched: Watched) -> None:
+    assert "WATCHED" in watched.head or "job_id" in watched.head
+    assert watched.stranger is not None
+    assert watched.stranger.returncode != 0
+    assert "job_id" not in watched.stranger.stdout
+    assert re.search("(?i)unauthenticated|token", watched.stranger.stderr)
+
+
+def test_files_of_ray_are_private_and_go_with_the_run(watched: Watched) -> None:
+    assert watched.ray_folder_mode == 0o700
+    assert len(watched.ray_files) > 5
+    assert not watched.ray_folder.exists()
+
+
+def test_the_password_is_nowhere(
+    watched: Watched, alone: Shell, databases: tuple[str, str]
+) -> None:
+    canary = PASSWORD.encode()
+    files = {path: path.read_bytes() for path in alone.folder.rglob("*") if path.is_file()}
+    assert len(files) > 5
+    for path, content in {**files, **watched.ray_files}.items():
+        assert canary not in content, path
+    for text in (*watched.command_lines, *watched.environments):
+        assert canary not in text
+    for text in (watched.stdout, watched.stderr, watched.head):
+        assert PASSWORD not in text
+    for url in databases:
+        rows = rows_of(url)
+        assert rows
+        assert not [row for row in rows if PASSWORD in row]
+
+
+def rows_of(url: str) -> list[str]:
+    """All that is in a database."""
+    engine, metadata = sa.create_engine(url), sa.MetaData()
+    metadata.reflect(engine)
+    with engine.connect() as connection:
+        found = [
+            f"{table.name}: {row}"
+            for table in metadata.tables.values()
+            for row in connection.execute(sa.select(table))
+        ]
+    engine.dispose()
+    return found
+
+
+def test_a_wrong_password_is_told_and_not_shown(alone: Shell, databases: tuple[str, str]) -> None:
+    wrong = {"HPO_STORAGE_URL": databases[0].replace(PASSWORD, "canary-0815")}
+    done = alone.hpo("sync", "watched", **wrong)
+    assert done.returncode == 3
+    assert "password authentication failed" in done.stderr
+    assert "canary" not in done.stderr + done.stdout
+    wrong = {"MLFLOW_TRACKING_URI": "http://me:canary-0815@127.0.0.1:1"}
+    done = alone.hpo("sync", "watched", HPO_STORAGE_URL=databases[0], **wrong)
+    assert done.returncode == 5
+    assert "http://me:***@127.0.0.1:1" in done.stderr
+    assert "canary" not in done.stderr + done.stdout
+
+
+def test_what_a_run_writes_is_its_users_alone(shell: Shell, branin: Callable[..., object]) -> None:
+    """On a Ray that was started by somebody who lets others read; the workers write, too."""
+    shell.write("branin.yaml", BRANIN.replace("n_trials: 6", "n_trials: 2"))
+    before = os.umask(0o022)
+    try:
+        done = shell.hpo("run", "branin.yaml")
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stderr
+    runs = shell.folder / "runs"
+    modes = {path: path.stat().st_mode for path in (runs, *runs.rglob("*"))}
+    assert {path.name for path in modes} > {"hpo.db", "mlflow.db", "report.html", "spec.yaml"}
+    assert [path for path, mode in modes.items() if mode & 0o077] == []
+
+
+def test_it_needs_no_network(alone: Shell) -> None:
+    """In a network namespace that has loopback alone."""
+    if subprocess.run(["unshare", "--net", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to make a network namespace")
+    alone.write("branin.yaml", BRANIN.replace("n_trials: 6", "n_trials: 2"))
+    command = f"ip link set lo up && exec {sys.executable} -m hpo run branin.yaml"
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", command],
+        cwd=alone.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
