@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -84,16 +85,31 @@ def no_start_text(address: str, error: Exception) -> str:
     return f"Ray does not start (RAY_ADDRESS={address}): {reason.rstrip('.')}. {way_out}"
 
 
-def _n_trials_at_a_time(resources: ResourcesSpec) -> int:
-    wanted = {"CPU": resources.cpu, "GPU": resources.gpu}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fitting = sum(
-        min(int(node.get(kind, 0) / amount + 1e-9) for kind, amount in wanted.items() if amount > 0)
-        for node in nodes
+def is_joined() -> bool:
+    """Whether trials run on a cluster that somebody else has started."""
+    return os.environ.get("RAY_ADDRESS", "local") != "local"
+
+
+def nodes_that_fit(resources: ResourcesSpec) -> list[dict[str, Any]]:
+    """What Ray knows of each node that can hold a trial."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return [node for node in nodes if _n_fitting(node, resources) > 0]
+
+
+def _n_fitting(node: dict[str, Any], resources: ResourcesSpec) -> int:
+    wanted, there = {"CPU": resources.cpu, "GPU": resources.gpu}, node["Resources"]
+    return min(
+        int(there.get(kind, 0) / amount + 1e-9) for kind, amount in wanted.items() if amount > 0
     )
+
+
+def _n_trials_at_a_time(resources: ResourcesSpec) -> int:
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    fitting = sum(_n_fitting(node, resources) for node in nodes)
     if fitting == 0:
         there = "; ".join(
-            f"cpu={node.get('CPU', 0):g}, gpu={node.get('GPU', 0):g}" for node in nodes
+            f"cpu={node['Resources'].get('CPU', 0):g}, gpu={node['Resources'].get('GPU', 0):g}"
+            for node in nodes
         )
         where = "this machine has" if len(nodes) == 1 else f"the cluster's {len(nodes)} nodes have"
         raise UnfitEnvironmentError(
