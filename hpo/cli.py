@@ -15,8 +15,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from hpo.cli_jobs import jobs_app, submit
 from hpo.cli_messages import command_line, program, resume_command, say, warn_about
 from hpo.cli_options import (
+    CheckpointsOption,
     JsonOption,
     NameArgument,
     OverrideOption,
@@ -49,14 +51,18 @@ def run(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the whole spec, run nothing.")
     ] = False,
+    begin_or_resume: Annotated[
+        bool, typer.Option("--begin-or-resume", help="Go on if it has begun: for jobs.")
+    ] = False,
     storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
+    checkpoints: CheckpointsOption = None,
 ) -> None:
     """Search SPEC, re-run the best, retrain and export the winner.
 
     hpo run search_spaces/cnn.yaml
     """
-    spec, places = spec_and_places(spec_path, overrides, storage, tracking_uri)
+    spec, places = spec_and_places(spec_path, overrides, storage, tracking_uri, checkpoints)
     if print_config:
         from hpo.spec import spec_to_yaml
 
@@ -74,7 +80,9 @@ def run(
         from hpo.progress import RunProgress
         from hpo.results import summary
         from hpo.search import n_trials_of
+        from hpo.workspace import has_begun
 
+        resume = resume or (begin_or_resume and has_begun(spec.name, places))
         with RunProgress(spec, Console(stderr=True), n_trials_of(spec)) as progress:
             outcome = run_experiment(
                 spec, places, progress, resume=resume, resume_command=resume_command()
@@ -410,6 +418,10 @@ def dashboard(
     from hpo.dashboard import serve_dashboard
 
     serve_dashboard(places_of(storage), name, port)
+
+
+app.command()(submit)
+app.add_typer(jobs_app, name="jobs")
 
 
 def main() -> NoReturn:

@@ -298,6 +298,16 @@ def experiment_names(places: Places) -> list[str]:
     return Ledger(open_engine(places.storage_url)).names()
 
 
+def has_begun(name: str, places: Places) -> bool:
+    """Whether there is an experiment of that name to go on with.
+
+    Raises:
+        StorageError: if the database cannot be opened.
+    """
+    with storage_errors():
+        return name in experiment_names(places)
+
+
 def _laid_out(
     spec: ExperimentSpec, places: Places, experiment: ExperimentRecord, ledger: Ledger
 ) -> Workspace:

@@ -1,0 +1,120 @@
+"""A real Ray cluster on one machine: each node has processes and an address of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats")
+# Of a lost node Ray would learn in 15 s, of a lost head in a minute.
+SOON = {
+    "RAY_health_check_initial_delay_ms": "2000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
+
+
+@dataclass
+class Node:
+    """One machine of the cluster, as far as Ray can tell."""
+
+    process: subprocess.Popen[bytes]
+
+    def pids(self) -> set[int]:
+        """Of all that runs on it: raylet, agents, workers, and on a head the drivers of jobs."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            node = psutil.Process(self.process.pid)
+            return {node.pid, *(child.pid for child in node.children(recursive=True))}
+        return set()
+
+    def kill(self) -> None:
+        """As if its plug was pulled."""
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        self.process.wait()
+
+
+@dataclass
+class RayCluster:
+    """A head without CPUs, and workers; everything that Ray asks for a token does so here."""
+
+    environment: dict[str, str]
+    token: str = "a-token-for-tests-that-is-long-enough"  # noqa: S105
+    nodes: list[Node] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Ray's sockets lie in it, and their paths must be short.
+        self.folder = Path(tempfile.mkdtemp(prefix="hpo-ray-", dir="/tmp"))
+        self.port, self.dashboard_port = free_port(), free_port()
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+        inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+        self.environment = {**inherited, **SOON, **token, **self.environment}
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    def start_head(self, *, dashboard: bool = True) -> Node:
+        return self._start(
+            *(
+                "--head",
+                "--port",
+                str(self.port),
+                "--num-cpus",
+                "0",
+                "--temp-dir",
+                str(self.folder),
+            ),
+            *("--node-ip-address", "127.0.0.1", "--ray-client-server-port", str(free_port())),
+            *("--include-dashboard", str(dashboard).lower()),
+            *("--dashboard-port", str(self.dashboard_port)),
+        )
+
+    def start_worker(self) -> Node:
+        host = f"127.0.0.{len(self.nodes) + 1}"
+        return self._start("--address", self.address, "--num-cpus", "1", "--node-ip-address", host)
+
+    def _start(self, *arguments: str) -> Node:
+        ports = ("--min-worker-port", "0", "--max-worker-port", "0")
+        agent = ("--dashboard-agent-listen-port", str(free_port()))
+        memory = ("--object-store-memory", "80000000")
+        process = subprocess.Popen(
+            [*RAY, *arguments, *ports, *agent, *memory],
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.nodes.append(Node(process))
+        return self.nodes[-1]
+
+    def node_of(self, pid: int) -> Node:
+        """The node that a worker process belongs to."""
+        return next(node for node in self.nodes if pid in node.pids())
+
+    def close(self) -> None:
+        """End all that was started here, and nothing else."""
+        for node in self.nodes:
+            node.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port: int = bound.getsockname()[1]
+        return port
