@@ -102,6 +102,22 @@ class RayCluster:
         self.nodes.append(Node(process))
         return self.nodes[-1]
 
+    def wait(self, n_nodes: int) -> None:
+        """Until so many nodes have joined, and jobs can be submitted."""
+        code = (
+            "import ray, sys, time\n"
+            "ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')\n"
+            "while sum(node['Alive'] for node in ray.nodes()) < int(sys.argv[2]):\n"
+            "    time.sleep(0.1)\n"
+        )
+        subprocess.run(
+            [sys.executable, "-c", code, self.address, str(n_nodes)],
+            env=self.environment,
+            check=True,
+            timeout=120,
+            capture_output=True,
+        )
+
     def node_of(self, pid: int) -> Node:
         """The node that a worker process belongs to."""
         return next(node for node in self.nodes if pid in node.pids())

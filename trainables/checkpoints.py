@@ -191,7 +191,8 @@ def _file_name(epoch: int) -> str:
 
 def remove_checkpoints(folder: Place) -> None:
     """Remove those of the trial in ``folder``: it has ended, and nobody goes on with it."""
-    remove_tree(folder / CHECKPOINTS)
+    # In a store there is nothing beside them, and a trace of the folder would stay.
+    remove_tree(folder / CHECKPOINTS if isinstance(folder, Path) else folder)
 
 
 def write_whole(path: Place, content: bytes) -> None:
