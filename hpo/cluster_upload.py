@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathspec import PathSpec
+from pathspec import GitIgnoreSpec
 
 from hpo.errors import UsageError
 
@@ -84,11 +84,11 @@ def pack(upload: Upload, archive: Path) -> None:
 
 
 def _files_of(
-    folder: Path, root: Path, ignored: tuple[tuple[Path, PathSpec], ...]
+    folder: Path, root: Path, ignored: tuple[tuple[Path, GitIgnoreSpec], ...]
 ) -> Iterator[Path]:
     """Files below ``folder``, relative to ``root``; links to folders are not followed."""
     ignored += tuple(
-        (folder, PathSpec.from_lines("gitwildmatch", file.read_text("utf-8").splitlines()))
+        (folder, GitIgnoreSpec.from_lines(file.read_text("utf-8").splitlines()))
         for file in (folder / name for name in IGNORE_FILES)
         if file.is_file()
     )
@@ -104,5 +104,5 @@ def _files_of(
             yield entry.relative_to(root)
 
 
-def _matches(rules: PathSpec, path: Path, is_folder: bool) -> bool:
+def _matches(rules: GitIgnoreSpec, path: Path, is_folder: bool) -> bool:
     return bool(rules.match_file(f"{path.as_posix()}/" if is_folder else path.as_posix()))

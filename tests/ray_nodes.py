@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from ray.util import get_node_ip_address
 
 RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats")
 # Of a lost node Ray would learn in 15 s, of a lost head in a minute.
@@ -23,11 +24,14 @@ SOON = {
 }
 
 
+N_STARTS = 3
+
+
 @dataclass
 class Node:
     """One machine of the cluster, as far as Ray can tell."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[str]
 
     def pids(self) -> set[int]:
         """Of all that runs on it: raylet, agents, workers, and on a head the drivers of jobs."""
@@ -56,13 +60,15 @@ class RayCluster:
         # Ray's sockets lie in it, and their paths must be short.
         self.folder = Path(tempfile.mkdtemp(prefix="hpo-ray-", dir="/tmp"))
         self.port, self.dashboard_port = free_port(), free_port()
+        self.host = get_node_ip_address()
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
         inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
         self.environment = {**inherited, **SOON, **token, **self.environment}
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        """Of the head, for a driver on this machine; Ray takes no loopback address for a head."""
+        return f"{self.host}:{self.port}"
 
     @property
     def dashboard(self) -> str:
@@ -70,16 +76,8 @@ class RayCluster:
 
     def start_head(self, *, dashboard: bool = True) -> Node:
         return self._start(
-            *(
-                "--head",
-                "--port",
-                str(self.port),
-                "--num-cpus",
-                "0",
-                "--temp-dir",
-                str(self.folder),
-            ),
-            *("--node-ip-address", "127.0.0.1", "--ray-client-server-port", str(free_port())),
+            *("--head", "--port", str(self.port), "--num-cpus", "0"),
+            *("--temp-dir", str(self.folder), "--ray-client-server-port", str(free_port())),
             *("--include-dashboard", str(dashboard).lower()),
             *("--dashboard-port", str(self.dashboard_port)),
         )
@@ -89,34 +87,28 @@ class RayCluster:
         return self._start("--address", self.address, "--num-cpus", "1", "--node-ip-address", host)
 
     def _start(self, *arguments: str) -> Node:
+        """A node that has joined; Ray gives it 30 s for that, which a busy machine may exceed."""
         ports = ("--min-worker-port", "0", "--max-worker-port", "0")
-        agent = ("--dashboard-agent-listen-port", str(free_port()))
         memory = ("--object-store-memory", "80000000")
-        process = subprocess.Popen(
-            [*RAY, *arguments, *ports, *agent, *memory],
-            env=self.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self.nodes.append(Node(process))
-        return self.nodes[-1]
-
-    def wait(self, n_nodes: int) -> None:
-        """Until so many nodes have joined, and jobs can be submitted."""
-        code = (
-            "import ray, sys, time\n"
-            "ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')\n"
-            "while sum(node['Alive'] for node in ray.nodes()) < int(sys.argv[2]):\n"
-            "    time.sleep(0.1)\n"
-        )
-        subprocess.run(
-            [sys.executable, "-c", code, self.address, str(n_nodes)],
-            env=self.environment,
-            check=True,
-            timeout=120,
-            capture_output=True,
-        )
+        for _ in range(N_STARTS):
+            agent = ("--dashboard-agent-listen-port", str(free_port()))
+            process = subprocess.Popen(
+                [*RAY, *arguments, *ports, *agent, *memory],
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            assert process.stdout is not None
+            told = []
+            for line in process.stdout:
+                told.append(line)
+                if "Ray runtime started" in line:
+                    self.nodes.append(Node(process))
+                    return self.nodes[-1]
+            process.wait()
+        raise AssertionError("".join(told))
 
     def node_of(self, pid: int) -> Node:
         """The node that a worker process belongs to."""

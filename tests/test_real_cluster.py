@@ -20,6 +20,9 @@ from ray_nodes import Node, RayCluster
 
 from storage import Ledger, open_engine
 
+PATIENCE_S = 600
+"""Only a test that hangs waits as long."""
+
 TRAINABLE = '''
 import os
 
@@ -77,7 +80,7 @@ class Team:
 
     def hpo(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         process = self.at_cluster(*arguments, **environment)
-        stdout, stderr = process.communicate(timeout=300)
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
         assert "Traceback" not in stderr, stderr
         return process.returncode, stdout, stderr
 
@@ -124,7 +127,6 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         cluster.start_head()
         for _ in range(2):
             cluster.start_worker()
-        cluster.wait(n_nodes=3)
         yield Team(folder, cluster)
     finally:
         cluster.close()
@@ -148,7 +150,7 @@ def test_a_job_is_followed_left_alone_stopped_gone_on_with_and_survives_a_lost_w
         first = team.at_cluster("submit", "shared.yaml")
         gate.wait_for(first)
         first.send_signal(signal.SIGINT)
-        stdout, stderr = first.communicate(timeout=60)
+        stdout, stderr = first.communicate(timeout=PATIENCE_S)
         assert first.returncode == 130, stderr
         assert "submitted as hpo-shared" in stderr
         assert "detached; hpo-shared goes on." in stderr
@@ -164,7 +166,7 @@ def test_a_job_is_followed_left_alone_stopped_gone_on_with_and_survives_a_lost_w
         node = team.node_of_trial_1("shared")
         gate.open()
         node.kill()
-        stdout, stderr = second.communicate(timeout=300)
+        stdout, stderr = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 0, stdout + stderr
     assert "submitted as hpo-shared-2" in stderr
     assert "4 trials (4 complete" in stdout
@@ -185,7 +187,7 @@ def list_and_stop(team: Team) -> None:
     follower = team.at_cluster("submit", "shared.yaml", "-o", "seed=7")
     code, _, stderr = team.hpo("jobs", "stop", "shared")
     assert (code, stderr) == (0, "hpo-shared: asked to end, which takes up to 30 s\n")
-    _, stderr = follower.communicate(timeout=60)
+    _, stderr = follower.communicate(timeout=PATIENCE_S)
     assert "hpo-shared runs already" in stderr
     assert "another spec" in stderr
     assert follower.returncode == 143, stderr
@@ -203,22 +205,21 @@ def test_when_the_head_is_lost_a_new_cluster_finishes_the_study(team: Team) -> N
     """Database and folder are all that it needs: the driver was lost with the head."""
     with gate_of(team) as gate:
         job = team.at_cluster("submit", "shared.yaml", "--name", "moved", "--no-wait")
-        stdout, stderr = job.communicate(timeout=120)
+        stdout, stderr = job.communicate(timeout=PATIENCE_S)
         assert (job.returncode, stdout) == (0, "hpo-moved\n"), stderr
         follower = team.at_cluster("jobs", "logs", "moved", "-f")
         gate.wait_for(follower)
         team.cluster.close()  # all its machines at once
-        _, stderr = follower.communicate(timeout=120)
+        _, stderr = follower.communicate(timeout=PATIENCE_S)
         assert follower.returncode == 5
         assert "Traceback" not in stderr
         gate.open()
     with closing(RayCluster(team.cluster.environment)) as cluster:
         cluster.start_head(dashboard=False)
         cluster.start_worker()
-        cluster.wait(n_nodes=2)
         run = ("run", "shared.yaml", "-o", "name=moved", "--begin-or-resume")
         process = team.start(*run, RAY_ADDRESS=cluster.address)
-        stdout, stderr = process.communicate(timeout=300)
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, stderr
     team.check("moved")
     epochs = Counter(epoch for trial, epoch, _ in team.trained("moved") if trial == "00001")

@@ -47,10 +47,11 @@ def check_cluster(task: TrialTask, home: Place, resources: ResourcesSpec) -> Non
     asked: dict[Any, tuple[str, Place]] = {}
     for node in nodes_that_fit(resources):
         probe = home / f".probe-{uuid.uuid4().hex}"
-        place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        options = {"num_cpus": 0, "num_gpus": gpu, "scheduling_strategy": place, "max_retries": 0}
-        look = ray.remote(**options)(look_from_there())
-        answer = look.remote(version(PACKAGE), cloudpickle.dumps((task, probe)))
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        look = ray.remote(num_cpus=0, num_gpus=gpu, max_retries=0)(look_from_there())
+        answer = look.options(scheduling_strategy=there).remote(
+            version(PACKAGE), cloudpickle.dumps((task, probe))
+        )
         asked[answer] = (node["NodeManagerAddress"], probe)
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_S)
     machines: defaultdict[str, list[str]] = defaultdict(list)
