@@ -29,7 +29,9 @@ def warn_about(spec: ExperimentSpec) -> None:
 def resume_command() -> str:
     """What to type to go on with the command that runs."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    return f"{program()} {shlex.join([*arguments, '--resume'])}"
+    if "--begin-or-resume" not in arguments:
+        arguments.append("--resume")
+    return f"{program()} {shlex.join(arguments)}"
 
 
 def command_line(*arguments: str, **options: str | None) -> str:

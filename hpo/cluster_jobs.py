@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import aiohttp
 from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -216,11 +217,11 @@ class Jobs:
                 + ": set RAY_AUTH_MODE=token, and the cluster's token as RAY_AUTH_TOKEN or in "
                 "~/.ray/auth_token"
             ) from None
-        except (RuntimeError, OSError, ValueError) as error:
+        except (RuntimeError, OSError, ValueError, aiohttp.ClientError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UnfitEnvironmentError(
-                f"the cluster at {self.address} refused: {reason}. `hpo jobs list` shows what runs "
-                "there"
+                f"the cluster at {self.address} has failed: {reason}. If it still answers, "
+                "`hpo jobs list` shows what runs there; `hpo submit` goes on where it was"
             ) from None
 
 

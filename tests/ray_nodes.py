@@ -77,14 +77,15 @@ class RayCluster:
     def start_head(self, *, dashboard: bool = True) -> Node:
         return self._start(
             *("--head", "--port", str(self.port), "--num-cpus", "0"),
-            *("--temp-dir", str(self.folder), "--ray-client-server-port", str(free_port())),
+            *("--ray-client-server-port", str(free_port())),
             *("--include-dashboard", str(dashboard).lower()),
             *("--dashboard-port", str(self.dashboard_port)),
         )
 
     def start_worker(self) -> Node:
         host = f"127.0.0.{len(self.nodes) + 1}"
-        return self._start("--address", self.address, "--num-cpus", "1", "--node-ip-address", host)
+        promised = ("--num-cpus", "1", "--num-gpus", "1")  # Ray believes what it is told
+        return self._start("--address", self.address, *promised, "--node-ip-address", host)
 
     def _start(self, *arguments: str) -> Node:
         """A node that has joined; Ray gives it 30 s for that, which a busy machine may exceed."""
@@ -92,8 +93,10 @@ class RayCluster:
         memory = ("--object-store-memory", "80000000")
         for _ in range(N_STARTS):
             agent = ("--dashboard-agent-listen-port", str(free_port()))
+            # In one folder, each would unpack a job's files anew under the feet of the others.
+            own = ("--temp-dir", f"{self.folder}/{len(self.nodes)}")
             process = subprocess.Popen(
-                [*RAY, *arguments, *ports, *agent, *memory],
+                [*RAY, *arguments, *ports, *agent, *own, *memory],
                 env=self.environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

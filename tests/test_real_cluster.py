@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,17 +26,18 @@ PATIENCE_S = 600
 
 TRAINABLE = '''
 import os
+import re
 
 def train(config, trial):
-    """Halts at a `Gate` in the middle of trial 1, whose checkpoint of epoch 1 is there by then."""
-    epoch, score = 0, 0.0
+    """Halts at a `Gate` in the middle of trial 1: in epoch 2, and when it has gone on, in 3."""
+    epoch, score, halts_in = 0, 0.0, 2
     if (kept := trial.checkpoints.load()) is not None:
-        epoch, score = kept[0], kept[1]["score"]
+        epoch, score, halts_in = kept[0], kept[1]["score"], 3
     while epoch < 3:
         epoch += 1
         with open("FOLDER/trained.txt", "a") as file:
             print(trial.folder.parts[-3], trial.folder.name, epoch, os.getpid(), file=file)
-        if (trial.folder.name, epoch) == ("00001", 2):
+        if (trial.folder.name, epoch) == ("00001", halts_in):
             HALT
         score += config["x"]
         trial.checkpoints.save(epoch, {"score": score})
@@ -162,7 +164,7 @@ def test_a_job_is_followed_left_alone_stopped_gone_on_with_and_survives_a_lost_w
     with gate_of(team) as gate:
         second = team.at_cluster("submit", "shared.yaml")
         gate.wait_for(second)
-        assert team.trained("shared")[-1][:2] == ("00001", 2)  # not epoch 1 again
+        assert team.trained("shared")[-1][:2] == ("00001", 3)  # and not epoch 1 again
         node = team.node_of_trial_1("shared")
         gate.open()
         node.kill()
@@ -172,7 +174,7 @@ def test_a_job_is_followed_left_alone_stopped_gone_on_with_and_survives_a_lost_w
     assert "4 trials (4 complete" in stdout
     team.check("shared")
     epochs = Counter(epoch for trial, epoch, _ in team.trained("shared") if trial == "00001")
-    assert epochs == {1: 1, 2: 3, 3: 1}  # it was cut off twice, and lost no checkpoint
+    assert epochs == {1: 1, 2: 2, 3: 2}  # it was cut off twice, and lost no checkpoint
 
 
 def list_and_stop(team: Team) -> None:
@@ -194,11 +196,16 @@ def list_and_stop(team: Team) -> None:
     assert "hpo-shared was stopped" in stderr
 
 
-def test_the_exit_code_of_the_run_is_that_of_submit(team: Team) -> None:
-    code, stdout, stderr = team.hpo("submit", "shared.yaml", "-o", "resources.gpu=1", "--name=gpu")
+def test_what_the_machines_lack_is_told_and_the_exit_code_of_the_run_is_that_of_submit(
+    team: Team,
+) -> None:
+    """Ray has been told of a GPU, of which a trial asks for half; torch sees none."""
+    half = ("-o", "resources.gpu=0.5", "--name", "half")
+    code, stdout, stderr = team.hpo("submit", "shared.yaml", *half)
     assert code == 5
-    assert "a trial asks for cpu=1, gpu=1" in stdout
-    assert "hpo-gpu ended with exit code 5" in stderr
+    assert "no trial can run on the cluster as it is, 1 problem:" in stdout
+    assert re.search(r"127\.0\.0\.[23]: torch \S+ sees no GPU", stdout)
+    assert "hpo-half ended with exit code 5" in stderr
 
 
 def test_when_the_head_is_lost_a_new_cluster_finishes_the_study(team: Team) -> None:
