@@ -55,7 +55,7 @@ def test_data_that_are_not_there_are_told_with_their_folder(tmp_path: Path) -> N
     problems, has_written = problems_here(task, tmp_path / "probe")
     (problem,) = problems
     assert has_written
-    assert f"data: {tmp_path}/data/pictures has no class folders" in problem
+    assert f"data: there is no folder {tmp_path}/data/pictures" in problem
     assert "HPO_DATA" in problem
     for name in ("cats", "dogs"):
         (tmp_path / "data" / "pictures" / name).mkdir(parents=True)
@@ -96,7 +96,7 @@ def test_a_joined_ray_is_looked_at_before_anything_is_recorded(shell: Shell) -> 
     done = shell.hpo("run", "seen.yaml")
     assert done.returncode == 5
     assert "no trial can run on the cluster as it is, 1 problem:" in done.stderr
-    assert "data/pictures has no class folders" in done.stderr
+    assert "data: there is no folder" in done.stderr
     assert_no_traceback(done)
     assert not (shell.folder / "runs" / "seen" / "spec.yaml").exists()
     again = shell.hpo("run", "seen.yaml", "--resume")
