@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from hpo.cli_jobs import jobs_app, submit
 from hpo.cli_messages import command_line, harmless, program, resume_command, say, warn_about
 from hpo.cli_options import (
+    CheckpointsOption,
     JsonOption,
     NameArgument,
     OverrideOption,
@@ -57,15 +59,21 @@ def run(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the whole spec, run nothing.")
     ] = False,
+    begin_or_resume: Annotated[
+        bool, typer.Option("--begin-or-resume", help="Go on if it has begun: for jobs.")
+    ] = False,
     storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
+    checkpoints: CheckpointsOption = None,
 ) -> None:
     """Search SPEC, re-run the best, retrain and export the winner.
 
     hpo run search_spaces/cnn.yaml
     """
     budget = [] if trials is None else [f"budget.n_trials={trials}"]
-    spec, places = spec_and_places(spec_path, [*(overrides or ()), *budget], storage, tracking_uri)
+    spec, places = spec_and_places(
+        spec_path, [*(overrides or ()), *budget], storage, tracking_uri, checkpoints
+    )
     if print_config:
         from hpo.spec import spec_to_yaml
 
@@ -77,7 +85,10 @@ def run(
 
         typer.echo(plan_text(spec, places))
     else:
-        _run(spec, places, is_resumed=resume)
+        from hpo.workspace import has_begun
+
+        is_resumed = resume or (begin_or_resume and has_begun(spec.name, places))
+        _run(spec, places, is_resumed=is_resumed)
 
 
 @app.command()
@@ -88,6 +99,7 @@ def resume(
     ] = None,
     storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
+    checkpoints: CheckpointsOption = None,
 ) -> None:
     """Go on with NAME as it is recorded, whatever ended it; with more trials if you like.
 
@@ -96,7 +108,7 @@ def resume(
     from hpo.workspace import recorded_spec
 
     overrides = [] if trials is None else [f"budget.n_trials={trials}"]
-    spec, places = recorded_spec(name, places_of(storage, tracking_uri), overrides)
+    spec, places = recorded_spec(name, places_of(storage, tracking_uri, checkpoints), overrides)
     _run(spec, places, is_resumed=True)
 
 
@@ -484,6 +496,10 @@ def dashboard(
         hostnames=hostnames or (),
         is_writable=writable,
     )
+
+
+app.command()(submit)
+app.add_typer(jobs_app, name="jobs")
 
 
 def main() -> NoReturn:

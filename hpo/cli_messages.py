@@ -38,7 +38,7 @@ def warn_about(spec: ExperimentSpec) -> None:
 def resume_command() -> str:
     """What to type to go on with the command that runs."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    if arguments[0] != "resume":
+    if arguments[0] != "resume" and "--begin-or-resume" not in arguments:
         arguments.append("--resume")
     return f"{program()} {shlex.join(arguments)}"
 

@@ -39,6 +39,12 @@ TrackingOption = Annotated[
         "--tracking-uri", metavar="URI", help="MLflow [MLFLOW_TRACKING_URI; sqlite in runs/]."
     ),
 ]
+CheckpointsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoints", metavar="PLACE", help="Folder or s3://, gs:// [HPO_CHECKPOINTS; runs/]."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -47,6 +53,7 @@ def spec_and_places(
     overrides: Sequence[str] | None,
     storage: str | None = None,
     tracking_uri: str | None = None,
+    checkpoints: str | None = None,
 ) -> tuple[ExperimentSpec, Places]:
     """The spec with its overrides, and where its run would be kept.
 
@@ -55,32 +62,40 @@ def spec_and_places(
     """
     from hpo.spec import load_spec
 
-    places = places_beside(spec_path, storage, tracking_uri)
+    places = places_beside(spec_path, storage, tracking_uri, checkpoints)
     return load_spec(spec_path, overrides or (), places.imports), places
 
 
 def places_beside(
-    spec_path: Path, storage: str | None = None, tracking_uri: str | None = None
+    spec_path: Path,
+    storage: str | None = None,
+    tracking_uri: str | None = None,
+    checkpoints: str | None = None,
 ) -> Places:
     """Those of the options, with the folder of the spec to look for its trainable in."""
     from dataclasses import replace
 
-    places = places_of(storage, tracking_uri)
+    places = places_of(storage, tracking_uri, checkpoints)
     folders = (*places.imports, spec_path.resolve().parent)
     return replace(places, imports=tuple(dict.fromkeys(folders)))
 
 
-def places_of(storage: str | None = None, tracking_uri: str | None = None) -> Places:
+def places_of(
+    storage: str | None = None, tracking_uri: str | None = None, checkpoints: str | None = None
+) -> Places:
     """Where things are kept, seen from the working directory.
 
     Raises:
-        UsageError: if an option carries a password.
+        UsageError: if an option carries a password, or the place of checkpoints is none.
     """
     from hpo.places import Places
 
     refuse_password("--storage", storage, "HPO_STORAGE_URL")
     refuse_password("--tracking-uri", tracking_uri, "MLFLOW_TRACKING_URI")
-    return Places.of(Path.cwd(), storage_url=storage, tracking_uri=tracking_uri)
+    refuse_password("--checkpoints", checkpoints, "HPO_CHECKPOINTS")
+    return Places.of(
+        Path.cwd(), storage_url=storage, tracking_uri=tracking_uri, checkpoints=checkpoints
+    )
 
 
 def refuse_password(option: str, url: str | None, variable: str) -> None:

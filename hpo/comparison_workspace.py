@@ -224,13 +224,14 @@ class ComparisonWorkspace:
     def tasks(self, key: StudyKey) -> TaskFactory:
         """Those of one study, in a folder of its own."""
         sampler, index = key
+        folder = comparison_folder(self.places, self.plan.spec.name)
+        folder = folder / "studies" / f"{sampler}-{index:02d}"
         return TaskFactory(
             spec=self.plan.study_spec(key),
             import_paths=self.places.imports,
-            folder=comparison_folder(self.places, self.plan.spec.name)
-            / "studies"
-            / f"{sampler}-{index:02d}",
+            folder=folder,
             data_dir=self.places.data,
+            checkpoints=self.places.checkpoints_of(folder),
         )
 
     def comparison(self) -> Comparison:

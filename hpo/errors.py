@@ -52,6 +52,14 @@ class UnfitEnvironmentError(HpoError):
     exit_code = 5
 
 
+class JobFailedError(HpoError):
+    """A run on a cluster ended without success; its exit code is that of the run."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
 class ExportMismatchError(HpoError):
     """The exported model does not compute what the trained one does."""
 

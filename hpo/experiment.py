@@ -9,10 +9,18 @@ from functools import partial
 from optuna.trial import TrialState
 
 from hpo.errors import NoSuccessfulTrialError, RunInterruptedError
-from hpo.execution import InterruptFlag, ray_cluster, run_stages
+from hpo.execution import (
+    InterruptFlag,
+    check_cluster,
+    is_joined,
+    ray_cluster,
+    run_stages,
+    server_problem,
+)
 from hpo.failpoints import failpoint
 from hpo.lr_finder import find_range
 from hpo.places import Places
+from hpo.plan import first_config
 from hpo.progress import RunProgress
 from hpo.results import (
     EVIDENCE_FILE,
@@ -46,6 +54,7 @@ from hpo.workspace import (
     is_finished,
     open_workspace,
     storage_errors,
+    task_factory,
 )
 from storage import (
     Lease,
@@ -115,6 +124,7 @@ def run_experiment(
                     progress.say(f"note: since the experiment began, {change}")
                 recorded = replace(recorded, finished_at=None)  # it goes on
             with ray_cluster(spec.resources, interrupt) as n_fitting:
+                look_at_cluster(spec, places, progress, interrupt)
                 workspace = open_workspace(spec, places, recorded)
                 models, is_quiet = run_workers(workspace, progress, n_fitting, interrupt, lease)
             if interrupt.signum is not None:
@@ -124,6 +134,30 @@ def run_experiment(
                 )
             interrupt.release()  # nothing asks any more: a signal now ends the process at once
             return wind_up(workspace, progress, models, is_quiet=is_quiet)
+
+
+def look_at_cluster(
+    spec: ExperimentSpec, places: Places, progress: RunProgress, interrupt: InterruptFlag
+) -> None:
+    """Whether trials could run on a cluster that somebody else has started; nothing is recorded.
+
+    MLflow is only warned of: it never stops a search.
+
+    Raises:
+        UnfitEnvironmentError: names everything that its machines lack.
+        RunInterruptedError: after a signal.
+    """
+    if not is_joined():
+        return
+    if problem := server_problem(places.tracking_uri):
+        progress.say(
+            f"warning: MLflow does not answer ({problem}); the search goes on without it, "
+            f"`hpo sync {spec.name}` catches up"
+        )
+    tasks = task_factory(spec, places)
+    task = tasks.trial(0, first_config(spec, {}))
+    with interrupt.at_once():
+        check_cluster(task, tasks.checkpoints or tasks.folder, spec.resources)
 
 
 def run_workers(

@@ -1,4 +1,4 @@
-"""Where things are kept: the folder of runs, the ledger's database, the tracking store."""
+"""Where things are kept: the folder of runs, the ledger's database, the tracking store, data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpo.environment import STORAGE_URL, TRACKING_URI
+from hpo.errors import UsageError
+from trainables import Place, place_of
 
 LEDGER_FILE, MLFLOW_FILE, MLFLOW_FOLDER = "hpo.db", "mlflow.db", "mlartifacts"
 """What lies in runs/ beside the folders of experiments."""
@@ -22,8 +24,10 @@ class Places:
         storage_url: SQLAlchemy URL of the ledger: Optuna's studies and our tables. It may hold a
             password, and is shown by `storage.shown_url` alone.
         tracking_uri: of MLflow: an http server or another database; the same holds for it.
-        data: folder of data sets.
+        data: folder of data sets; on a cluster it has this path on every machine.
         imports: folders to look for a user's trainable in.
+        checkpoints: stands for ``runs`` where checkpoints are concerned, a folder or an object
+            store that every machine reaches; None: they lie in ``runs``.
     """
 
     runs: Path
@@ -31,6 +35,7 @@ class Places:
     tracking_uri: str = field(repr=False)
     data: Path
     imports: tuple[Path, ...]
+    checkpoints: Place | None = None
 
     @classmethod
     def of(
@@ -40,23 +45,44 @@ class Places:
         *,
         storage_url: str | None = None,
         tracking_uri: str | None = None,
+        checkpoints: str | None = None,
     ) -> Places:
         """`runs/` of the working directory, unless an option or a variable says otherwise.
 
-        ``HPO_STORAGE_URL`` and ``MLFLOW_TRACKING_URI`` are the variables; options come first.
+        ``HPO_STORAGE_URL``, ``MLFLOW_TRACKING_URI`` and ``HPO_CHECKPOINTS`` are the variables;
+        options come first. ``HPO_RUNS`` and ``HPO_DATA`` name other folders than `runs/` and
+        `data/`: the job of a cluster has a working directory that goes with it.
+
+        Raises:
+            UsageError: if the place of checkpoints is none.
         """
         here = working_directory.resolve()
-        runs = here / "runs"
+        runs = here / environment.get("HPO_RUNS", "runs")
         storage_url = storage_url or environment.get(STORAGE_URL)
         tracking_uri = tracking_uri or environment.get(TRACKING_URI)
+        checkpoints = checkpoints or environment.get("HPO_CHECKPOINTS")
         return cls(
             runs=runs,
             storage_url=storage_url or f"sqlite:///{runs / LEDGER_FILE}",
             tracking_uri=tracking_uri or f"sqlite:///{runs / MLFLOW_FILE}",
-            data=here / "data",
+            data=here / environment.get("HPO_DATA", "data"),
             imports=(here,),
+            checkpoints=None if checkpoints is None else _checkpoint_place(checkpoints),
         )
 
     def run_folder(self, name: str) -> Path:
         """Everything that belongs to one experiment and is no row of a database."""
         return self.runs / name
+
+    def checkpoints_of(self, folder: Path) -> Place | None:
+        """What stands for a folder in `runs` where its checkpoints are concerned; None: itself."""
+        if self.checkpoints is None:
+            return None
+        return self.checkpoints / str(folder.relative_to(self.runs))
+
+
+def _checkpoint_place(text: str) -> Place:
+    try:
+        return place_of(text)
+    except ValueError as error:
+        raise UsageError(f"--checkpoints (HPO_CHECKPOINTS): {error}") from None

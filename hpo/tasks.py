@@ -19,9 +19,11 @@ from trainables import (
     Checkpoint,
     LrRangeTest,
     PackedModel,
+    Place,
     Segment,
     TrialContext,
     checkpoint_in,
+    folder_names,
     remove_checkpoints,
 )
 
@@ -250,7 +252,7 @@ class TaskList:
         if report.is_unfit:
             raise UnfitEnvironmentError(report.fail_reason)
         folder = task.context.folder
-        remove_checkpoints(folder)
+        remove_checkpoints(task.context.checkpoint_home or folder)
         if report.is_lost and self._n_retries[folder] < N_RETRIES:
             self._n_retries[folder] += 1
             self._say(
@@ -319,12 +321,21 @@ def lost(reason: str, cause: FailCause = "worker_died") -> EpochReport:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFactory:
-    """Makes tasks of one experiment: adds fixed values, seed, folder and budget to drawn params."""
+    """Makes tasks of one experiment: adds fixed values, seed, folder and budget to drawn params.
+
+    Attributes:
+        spec: of the experiment.
+        import_paths: where to look for its trainable.
+        folder: of the experiment; each task has one of its own in it.
+        data_dir: folder of data sets.
+        checkpoints: stands for ``folder`` where checkpoints are concerned; None: they lie in it.
+    """
 
     spec: ExperimentSpec
     import_paths: tuple[Path, ...]
     folder: Path
     data_dir: Path
+    checkpoints: Place | None = None
 
     def trial(self, number: int, params: Mapping[str, Any]) -> TrialTask:
         """Trial ``number`` of the search."""
@@ -397,7 +408,7 @@ class TaskFactory:
         apart = [epoch for epoch in kept if epoch % keep_every == 0]
         there = sorted({*[*kept][-N_KEPT:], *apart[-N_KEPT:]}, reverse=True)
         return tuple(
-            checkpoint_in(self.trial_folder(one.trial_number), one.epoch, one.checkpoint or "")
+            checkpoint_in(self.checkpoint_home(one.trial_number), one.epoch, one.checkpoint or "")
             for one in map(kept.__getitem__, there)
         )
 
@@ -444,6 +455,27 @@ class TaskFactory:
         """What trial ``number`` leaves behind stands here."""
         return self.folder / "trials" / f"{number:05d}"
 
+    def checkpoint_home(self, number: int) -> Place:
+        """Where the checkpoints of trial ``number`` lie."""
+        folder = self.trial_folder(number)
+        return self._home(folder) or folder
+
+    def remove_checkpoints(self, numbers: Sequence[int]) -> None:
+        """Remove those of trials that have ended."""
+        home, ended = self._home(self.folder / "trials"), set(numbers)
+        if home is None:
+            there = ended
+        else:  # one look into a store is cheaper than a thousand removals of nothing
+            there = ended & {int(name) for name in folder_names(home) if name.isdecimal()}
+        for number in there:
+            remove_checkpoints(self.checkpoint_home(number))
+
+    def _home(self, folder: Path) -> Place | None:
+        """What stands for a folder of this experiment in the place of its checkpoints."""
+        if self.checkpoints is None or not folder.is_relative_to(self.folder):
+            return None
+        return self.checkpoints / str(folder.relative_to(self.folder))
+
     def _task(
         self,
         number: int,
@@ -470,6 +502,7 @@ class TaskFactory:
                 threads=max(1, int(spec.resources.cpu)),
                 max_epochs=spec.budget.max_epochs,
                 data_dir=self.data_dir,
+                checkpoint_home=self._home(folder),
                 wanted=(spec.objective.metric, *others) if others else (),
                 keeps_checkpoints=bool(lineage),  # each part goes on from the one before it
                 earlier=self._segments(lineage, seed),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -65,7 +64,7 @@ from storage import (
     shown_url,
     study_exists,
 )
-from trainables import LR, trainable_sources
+from trainables import LR, remove_tree, trainable_sources
 
 IMPORTS_FILE = "imports.txt"
 """In a run's folder: where its trainable was looked for, one folder a line, for `hpo resume`."""
@@ -265,7 +264,10 @@ def _remove(experiment: ExperimentRecord, ledger: Ledger, places: Places) -> Non
     Its trials' folders go first: a trainable would take what lies there for its own checkpoint.
     """
     storage = open_optuna_storage(places.storage_url)
-    shutil.rmtree(places.run_folder(experiment.name) / "trials", ignore_errors=True)
+    folder = places.run_folder(experiment.name) / "trials"
+    remove_tree(folder)
+    if (checkpoints := places.checkpoints_of(folder)) is not None:
+        remove_tree(checkpoints)
     if study_exists(storage, experiment.name):
         optuna.delete_study(study_name=experiment.name, storage=storage)
     ledger.remove(experiment.id)
@@ -400,18 +402,38 @@ def experiment_names(places: Places) -> list[str]:
     return Ledger(open_engine(places.storage_url)).names()
 
 
+def has_begun(name: str, places: Places) -> bool:
+    """Whether there is an experiment of that name to go on with.
+
+    Raises:
+        StorageError: if the database cannot be opened.
+    """
+    with storage_errors():
+        return name in experiment_names(places)
+
+
 def _laid_out(
     spec: ExperimentSpec, places: Places, experiment: ExperimentRecord, ledger: Ledger
 ) -> Workspace:
-    study = _study(spec, open_optuna_storage(places.storage_url))
-    tasks = TaskFactory(
+    return Workspace(
+        spec=spec,
+        places=places,
+        experiment=experiment,
+        study=_study(spec, open_optuna_storage(places.storage_url)),
+        ledger=ledger,
+        tasks=task_factory(spec, places),
+    )
+
+
+def task_factory(spec: ExperimentSpec, places: Places) -> TaskFactory:
+    """What makes the tasks of an experiment."""
+    folder = places.run_folder(spec.name)
+    return TaskFactory(
         spec=spec,
         import_paths=places.imports,
-        folder=places.run_folder(spec.name),
+        folder=folder,
         data_dir=places.data,
-    )
-    return Workspace(
-        spec=spec, places=places, experiment=experiment, study=study, ledger=ledger, tasks=tasks
+        checkpoints=places.checkpoints_of(folder),
     )
 
 

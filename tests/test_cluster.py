@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from hpo.execution.cluster import no_start_text
+from hpo.execution.cluster import n_trials_on, no_start_text
+from hpo.spec import ResourcesSpec
 
 START = """
 from hpo.errors import UnfitEnvironmentError
@@ -53,3 +54,15 @@ def test_a_ray_that_is_too_slow_is_told_without_a_traceback() -> None:
 )
 def test_the_first_line_is_told_and_what_to_do(address: str, error: Exception, text: str) -> None:
     assert re.search(text, no_start_text(address, error))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "gpu", "n_trials"),
+    [(1, 0, 8), (2, 0.5, 4), (1, 0.1, 8), (1, 0.4, 4), (1, 2, 1), (8, 1, 1), (1, 4, 0), (16, 0, 0)],
+)
+def test_trials_share_a_gpu_or_have_several_but_of_one_machine(
+    cpu: float, gpu: float, n_trials: int
+) -> None:
+    """0.4 of a GPU goes five times into two, but Ray gives no trial a part of both."""
+    there = {"CPU": 8.0, "GPU": 2.0, "memory": 1e9}
+    assert n_trials_on(there, ResourcesSpec(cpu=cpu, gpu=gpu)) == n_trials

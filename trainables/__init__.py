@@ -12,11 +12,13 @@ from trainables.checkpoints import (
     Checkpoints,
     checkpoint_in,
     remove_checkpoints,
+    write_whole,
 )
 from trainables.cnn.description import Inspection
 from trainables.contract import BEST_WEIGHTS, FinalModel, Segment, TrialContext
 from trainables.images.errors import DataError
 from trainables.lr_range_test import LR, LrRange, LrRangeTest, range_test
+from trainables.object_store import Place, StoredPath, folder_names, place_of, remove_tree
 from trainables.packing import DESCRIPTION, PackedModel, pack
 from trainables.registry import (
     TRAINABLES,
@@ -44,7 +46,9 @@ __all__ = [
     "LrRange",
     "LrRangeTest",
     "PackedModel",
+    "Place",
     "Segment",
+    "StoredPath",
     "Trainable",
     "TrainableError",
     "TrainableInfo",
@@ -52,8 +56,12 @@ __all__ = [
     "checkpoint_in",
     "find_inspect",
     "find_trainable",
+    "folder_names",
     "pack",
+    "place_of",
     "range_test",
     "remove_checkpoints",
+    "remove_tree",
     "trainable_sources",
+    "write_whole",
 ]

@@ -20,17 +20,18 @@ import errno
 import hashlib
 import io
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainables.object_store import Place, remove_tree
+
 N_KEPT = 2
 """Checkpoints that stay: the newest, and the one before it, should the newest be damaged."""
 
 CHECKPOINTS = "checkpoints"
-"""In a trial's folder: where its checkpoints lie."""
+"""In a trial's folder, or in what stands for it in an object store: where its checkpoints lie."""
 
 
 class CheckpointError(TypeError):
@@ -43,7 +44,7 @@ class Checkpoint:
 
     epoch: int
     sha256: str
-    path: Path
+    path: Place
 
 
 class Checkpoints:
@@ -58,7 +59,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Place,
         *,
         resume_from: Sequence[Checkpoint] = (),
         is_wanted: bool = True,
@@ -78,12 +79,12 @@ class Checkpoints:
         self.resumed: Checkpoint | None = None
         self.complaints: list[str] = []
         self.on_step: Callable[[str], None] = lambda _: None
-        self._has_room = True
+        self._is_writable = True
         self._is_searched = False
         self._found: Checkpoint | None = None
         self._content: bytes | None = None
         own = [one for one in reversed(self._resume_from) if one.path.parent == folder]
-        self._kept: dict[int, Path] = {one.epoch: one.path for one in own}
+        self._kept: dict[int, Place] = {one.epoch: one.path for one in own}
 
     def find(self) -> Checkpoint | None:
         """The newest whole checkpoint, which `load` will read; None if there is none.
@@ -122,7 +123,8 @@ class Checkpoints:
 
         Raises:
             CheckpointError: if it holds something else.
-            OSError: if it cannot be written; a full disk is a complaint, and the training goes on.
+            OSError: if it cannot be written; of a full disk, or a store that does not answer, there
+                is a complaint, and the training goes on.
         """
         if not self._is_wanted:
             return
@@ -131,32 +133,39 @@ class Checkpoints:
             _check_readable(content)
         path = self._folder / _file_name(epoch)
         try:
-            for step in replacing(path, content):
-                self.on_step(step)
+            write_whole(path, content, self.on_step)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if (problem := _passing_problem(path, error)) is None:
                 raise
-            if self._has_room:
-                self.complaints.append(f"no room for the checkpoint of epoch {epoch}: {path}")
-            self._has_room = False
+            if self._is_writable:
+                self.complaints.append(f"{problem} for the checkpoint of epoch {epoch}: {path}")
+            self._is_writable = False
             return
-        self._has_room = True
+        self._is_writable = True
         sha256 = hashlib.sha256(content).hexdigest()
         self.saved = Checkpoint(epoch=epoch, sha256=sha256, path=path)
-        self._kept = {e: p for e, p in self._kept.items() if e < epoch} | {epoch: path}
-        self._prune()
+        self._prune(epoch)
         self.on_step("pruned")
 
-    def _prune(self) -> None:
-        """What an earlier start has left without a word to anybody goes, too."""
-        epochs = sorted(self._kept)
+    def _prune(self, newest: int) -> None:
+        """What an earlier start has left without a word to anybody goes, too.
+
+        A store that does not answer keeps what it has: the newest is whole all the same.
+        """
+        there = {e: p for e, p in self._kept.items() if e < newest}
+        there |= {newest: self._folder / _file_name(newest)}
+        epochs = sorted(there)
         apart = [epoch for epoch in epochs if epoch % self._keep_every == 0]
         wanted = {*epochs[-N_KEPT:], *apart[-N_KEPT:]}
-        self._kept = {epoch: path for epoch, path in self._kept.items() if epoch in wanted}
-        names = {path.name for path in self._kept.values()}
-        for path in self._folder.iterdir():
-            if path.name not in names:
-                path.unlink(missing_ok=True)
+        self._kept = {epoch: path for epoch, path in there.items() if epoch in wanted}
+        try:
+            names = {path.name for path in self._kept.values()}
+            for path in self._folder.iterdir():
+                if path.name not in names:
+                    path.unlink(missing_ok=True)
+        except OSError:
+            if isinstance(self._folder, Path):
+                raise
 
     def _whole(self, checkpoint: Checkpoint) -> bytes | None:
         """Its bytes; None if they are not those that were saved."""
@@ -174,7 +183,7 @@ class Checkpoints:
         return None
 
 
-def checkpoint_in(folder: Path, epoch: int, sha256: str) -> Checkpoint:
+def checkpoint_in(folder: Place, epoch: int, sha256: str) -> Checkpoint:
     """The checkpoint that the trial in ``folder`` has kept of an epoch."""
     return Checkpoint(epoch=epoch, sha256=sha256, path=folder / CHECKPOINTS / _file_name(epoch))
 
@@ -183,9 +192,34 @@ def _file_name(epoch: int) -> str:
     return f"epoch-{epoch:06d}.pt"
 
 
-def remove_checkpoints(folder: Path) -> None:
+def remove_checkpoints(folder: Place) -> None:
     """Remove those of the trial in ``folder``: it has ended, and nobody goes on with it."""
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    # In a store there is nothing beside them, and a trace of the folder would stay.
+    remove_tree(folder / CHECKPOINTS if isinstance(folder, Path) else folder)
+
+
+def write_whole(
+    path: Place, content: bytes, on_step: Callable[[str], None] = lambda _: None
+) -> None:
+    """Write a file; cut off at any time, what was there before is still whole.
+
+    ``on_step`` is told each step of `replacing` that is done; a store has none.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    if isinstance(path, Path):
+        for step in replacing(path, content):
+            on_step(step)
+    else:
+        path.write_bytes(content)
+
+
+def _passing_problem(path: Place, error: OSError) -> str | None:
+    """What keeps a checkpoint from being written for now; None if something is wrong for good."""
+    if not isinstance(path, Path):
+        return f"no answer of the store ({str(error).splitlines()[0]})"
+    return "no room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
 
 
 def replacing(path: Path, content: bytes) -> Iterator[str]:

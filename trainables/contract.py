@@ -16,6 +16,8 @@ same module, may stand
   weights; without it TorchScript is the only format of export. What it is handed is the description
   with ``class_names``, ``in_channels``, ``target`` and ``trainable`` added;
 - ``fingerprint(config, trial) -> str`` of the data;
+- ``check_data(config, trial)``: raises a `DataError` if the data are not there; asked on every
+  machine of a cluster before the first trial, so it looks for files and reads none;
 - ``warnings(config, trial) -> Sequence[str]`` about the data, shown once at the start;
 - ``find_lr(config, trial) -> LrRangeTest``: a range test of the learning rate; `range_test` makes
   one of a function that takes a step at a given rate. The config lacks ``lr``, here and in the
@@ -45,6 +47,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.checkpoints import CHECKPOINTS, Checkpoint, Checkpoints
+from trainables.object_store import Place
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +83,7 @@ class TrialContext:
         keep_every: the last two checkpoints of every so many epochs stay as well as the last two.
         resume_from: checkpoints from which it goes on, the newest first; empty for a training that
             begins with epoch 1.
+        checkpoint_home: the place for its checkpoints; None: they lie in ``folder``.
         earlier: how the config has changed, oldest first; for ``finish``, which has to train each
             segment with its config. ``train`` is called once per segment and need not look.
     """
@@ -94,13 +98,14 @@ class TrialContext:
     keeps_checkpoints: bool = False
     keep_every: int = 1
     resume_from: tuple[Checkpoint, ...] = ()
+    checkpoint_home: Place | None = None
     earlier: tuple[Segment, ...] = ()
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
         """Where to keep the state of each epoch, and to find it again."""
         return Checkpoints(
-            self.folder / CHECKPOINTS,
+            (self.checkpoint_home or self.folder) / CHECKPOINTS,
             resume_from=self.resume_from,
             is_wanted=self.keeps_checkpoints,
             keep_every=self.keep_every,

@@ -89,6 +89,7 @@ class Trainable:
     rebuild: Callable[[dict[str, Any]], torch.nn.Module] | None = None
     warnings: Callable[[dict[str, Any], TrialContext], Sequence[str]] | None = None
     find_lr: Callable[[dict[str, Any], TrialContext], LrRangeTest] | None = None
+    check_data: Callable[[dict[str, Any], TrialContext], None] | None = None
     changeable: tuple[str, ...] = ()
 
     def reports(self, config: dict[str, Any], trial: TrialContext) -> Iterator[Any]:
@@ -133,6 +134,7 @@ def find_trainable(name: str, import_paths: Sequence[Path] = ()) -> Trainable:
         rebuild=getattr(module, "rebuild", None),
         warnings=getattr(module, "warnings", None),
         find_lr=getattr(module, "find_lr", None),
+        check_data=getattr(module, "check_data", None),
         changeable=tuple(getattr(module, "changeable_while_training", ())),
     )
 

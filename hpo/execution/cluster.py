@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -85,16 +85,40 @@ def no_start_text(address: str, error: Exception) -> str:
     return f"Ray does not start (RAY_ADDRESS={address}): {reason.rstrip('.')}. {way_out}"
 
 
+def is_joined() -> bool:
+    """Whether trials run on a cluster that somebody else has started."""
+    return os.environ.get("RAY_ADDRESS", "local") != "local"
+
+
+def nodes_that_fit(resources: ResourcesSpec) -> list[dict[str, Any]]:
+    """What Ray knows of each node that can hold a trial."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return [node for node in nodes if n_trials_on(node["Resources"], resources) > 0]
+
+
+def n_trials_on(there: Mapping[str, float], resources: ResourcesSpec) -> int:
+    """How many trials a node holds at a time that has so many CPUs and GPUs, by Ray's names."""
+    n_by_cpu = _times(resources.cpu, there.get("CPU", 0))
+    n_gpus = there.get("GPU", 0)
+    if resources.gpu == 0:
+        return n_by_cpu
+    if resources.gpu < 1:  # Ray gives no trial parts of two GPUs
+        return min(n_by_cpu, int(n_gpus) * _times(resources.gpu, 1))
+    return min(n_by_cpu, _times(resources.gpu, n_gpus))
+
+
+def _times(part: float, whole: float) -> int:
+    """How often ``part`` goes into ``whole``; 0.1 goes ten times into 1."""
+    return int(whole / part + 1e-9)
+
+
 def _n_trials_at_a_time(resources: ResourcesSpec) -> int:
-    wanted = {"CPU": resources.cpu, "GPU": resources.gpu}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fitting = sum(
-        min(int(node.get(kind, 0) / amount + 1e-9) for kind, amount in wanted.items() if amount > 0)
-        for node in nodes
-    )
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    fitting = sum(n_trials_on(node["Resources"], resources) for node in nodes)
     if fitting == 0:
         there = "; ".join(
-            f"cpu={node.get('CPU', 0):g}, gpu={node.get('GPU', 0):g}" for node in nodes
+            f"cpu={node['Resources'].get('CPU', 0):g}, gpu={node['Resources'].get('GPU', 0):g}"
+            for node in nodes
         )
         where = "this machine has" if len(nodes) == 1 else f"the cluster's {len(nodes)} nodes have"
         raise UnfitEnvironmentError(

@@ -33,7 +33,7 @@ from hpo.search.space import ask
 from hpo.spec import ExperimentSpec, PbtSpec
 from hpo.tasks import EpochReport, TaskFactory, TrialTask
 from storage import EpochRecord, enqueue_with_past, put_intermediate_value
-from trainables import N_KEPT, remove_checkpoints
+from trainables import N_KEPT
 
 GENERATION = "pbt_generation_"
 """Attribute of the study, with the index of a generation: what followed from it."""
@@ -217,9 +217,8 @@ class PopulationSource(StudySource):
 
     def _drop_checkpoints(self) -> None:
         """Nobody is on the way: what has ended is nobody's parent any more."""
-        for trial in self._trials():
-            if trial.state.is_finished():
-                remove_checkpoints(self._tasks.trial_folder(trial.number))
+        ended = [trial.number for trial in self._trials() if trial.state.is_finished()]
+        self._tasks.remove_checkpoints(ended)
 
 
 def search_source(

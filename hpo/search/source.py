@@ -35,7 +35,6 @@ from storage import (
     record_sampler,
     requeue_running,
 )
-from trainables import remove_checkpoints
 
 MAX_OPENING_FAILURES = 5
 RETRIES = "worker_retries"
@@ -120,9 +119,9 @@ class StudySource:
         self._answers: dict[str, int] = {}
         for trial in trials:
             self._remember(trial)
+        if self.drops_checkpoints_at_once:
             # A driver may have died between the end of a trial and this.
-            if trial.state.is_finished() and self.drops_checkpoints_at_once:
-                remove_checkpoints(tasks.trial_folder(trial.number))
+            tasks.remove_checkpoints([t.number for t in trials if t.state.is_finished()])
         limit_s = spec.budget.time_limit_s
         self._clock = clock
         self._deadline = None if limit_s is None else clock() + limit_s
@@ -405,7 +404,7 @@ class StudySource:
         self._study.tell(trial, values, state=state)
         failpoint("trial told")
         if self.drops_checkpoints_at_once:
-            remove_checkpoints(self._tasks.trial_folder(trial.number))
+            self._tasks.remove_checkpoints([trial.number])
             failpoint("checkpoints removed")
         ended = self._study.get_trials(deepcopy=False)[trial.number]
         self._n_finished += 1

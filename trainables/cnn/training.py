@@ -30,7 +30,13 @@ from trainables.cnn.predictor import Predictor, build_predictor, describe_predic
 from trainables.contract import BEST_WEIGHTS, FinalModel, TrialContext
 from trainables.images.arrays import TEST, VALIDATION, Indices
 from trainables.images.augmentation import TrainingTransforms, evaluation_transforms, normalize
-from trainables.images.dataset import LabelledImages, channel_statistics, describe, load_split
+from trainables.images.dataset import (
+    LabelledImages,
+    channel_statistics,
+    check_images,
+    describe,
+    load_split,
+)
 
 DEFAULT_MAX_EPOCHS = 12
 N_COMPARED_IMAGES = 256
@@ -142,6 +148,15 @@ def chosen_images(images: LabelledImages, n: int) -> Indices:
 def fingerprint(config: Mapping[str, Any], trial: TrialContext) -> str:
     """SHA-256 of the images, their labels and their split."""
     return load_split(CnnConfig.from_mapping(config), trial.data_dir).fingerprint
+
+
+def check_data(config: Mapping[str, Any], trial: TrialContext) -> None:
+    """Whether the images are where they should be.
+
+    Raises:
+        DataError: if they are not.
+    """
+    check_images(CnnConfig.from_mapping(config), trial.data_dir)
 
 
 def warnings(config: Mapping[str, Any], trial: TrialContext) -> tuple[str, ...]:

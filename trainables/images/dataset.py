@@ -139,6 +139,20 @@ def describe(config: DataConfig, data_dir: Path) -> DataFacts:
     )
 
 
+def check_images(config: DataConfig, data_dir: Path) -> None:
+    """Look whether the images of ``config`` are there, or may be downloaded; none is read.
+
+    Raises:
+        DataError: if they are not.
+    """
+    if config.dataset.startswith(FOLDER):
+        class_names(_folder(config, data_dir))
+        return
+    download = DATASETS[config.dataset].download
+    if download is not None and not config.download:
+        download.find(data_dir, fetch=False)
+
+
 def load_split(config: DataConfig, data_dir: Path) -> SplitImages:
     """Load the images of ``config`` and split them; cheap when it is done again in one process.
 

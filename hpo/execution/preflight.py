@@ -1,0 +1,204 @@
+"""Look from every machine of a cluster whether a trial could run there, before any does."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+import ray
+from ray import cloudpickle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from hpo.errors import UnfitEnvironmentError
+from hpo.execution.cluster import nodes_that_fit
+from hpo.spec import ResourcesSpec
+from hpo.tasks import TrialTask
+from trainables import DataError, Place, TrainableError, find_trainable, write_whole
+
+PACKAGE = "hpo-platform"
+PATIENCE_S = 25
+"""For all machines together: a worker that imports torch from a slow disk takes a while."""
+SERVER_PATIENCE_S = 5
+N_SHOWN = 3
+"""Machines that are named for one problem."""
+
+Told: TypeAlias = tuple[list[str], bool]
+"""A machine's problems, and whether it has written what the driver shall find."""
+
+
+def check_cluster(task: TrialTask, home: Place, resources: ResourcesSpec) -> None:
+    """Ask every machine that can run a trial for all that it lacks.
+
+    Args:
+        task: a trial of the search.
+        home: the experiment's place for checkpoints; what a machine writes there must be seen here.
+        resources: of one trial.
+
+    Raises:
+        UnfitEnvironmentError: names every problem with the machines that have it.
+    """
+    gpu = resources.gpu
+    asked: dict[Any, tuple[str, Place]] = {}
+    for node in nodes_that_fit(resources):
+        probe = home / f".probe-{uuid.uuid4().hex}"
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        look = ray.remote(num_cpus=0, num_gpus=gpu, max_retries=0)(look_from_there())
+        answer = look.options(scheduling_strategy=there).remote(
+            version(PACKAGE), cloudpickle.dumps((task, probe))
+        )
+        asked[answer] = (node["NodeManagerAddress"], probe)
+    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_S)
+    machines: defaultdict[str, list[str]] = defaultdict(list)
+    for answer in ready:
+        machine, probe = asked[answer]
+        for problem in _problems_told(answer, probe):
+            machines[problem].append(machine)
+    for answer in late:
+        machines[_no_answer_text(gpu)].append(asked[answer][0])
+        ray.cancel(answer, force=True)
+    if machines:
+        raise UnfitEnvironmentError(problems_text(machines))
+
+
+def look_from_there() -> Callable[[str, bytes], Told]:
+    """The function that a worker runs; it travels whole, since hpo may be missing there."""
+
+    def look(wanted: str, payload: bytes) -> Told:
+        import sys
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            there = version("hpo-platform")
+            import hpo  # noqa: F401  may be another one than the package
+        except (PackageNotFoundError, ImportError) as error:
+            return [
+                f"no package hpo for {sys.executable} ({type(error).__name__}); install there "
+                f"what the driver has, hpo-platform {wanted}"
+            ], False
+        if there != wanted:
+            other = f"hpo-platform {there}, but the driver has {wanted}"
+            return [f"{other}; install the same everywhere"], False
+        import pickle
+
+        from hpo.execution.preflight import problems_here
+
+        return problems_here(*pickle.loads(payload))  # noqa: S301  the driver's own
+
+    return look
+
+
+def problems_here(task: TrialTask, probe: Place) -> Told:
+    """What this machine lacks to run ``task``; leaves a file at ``probe`` for the driver."""
+    problems = [*_gpu_problems(task), *_trainable_problems(task)]
+    try:
+        write_whole(probe, probe.name.encode())
+    except OSError as error:
+        return [*problems, f"cannot write checkpoints: {_first_line(error)}. {_WAY_OUT}"], False
+    return problems, True
+
+
+def _gpu_problems(task: TrialTask) -> list[str]:
+    if task.context.device == "cpu":
+        return []
+    import torch
+
+    if torch.cuda.is_available():
+        return []
+    return [
+        f"torch {torch.__version__} sees no GPU; install a driver and a torch for it, or set "
+        "resources.gpu=0"
+    ]
+
+
+def _trainable_problems(task: TrialTask) -> list[str]:
+    try:
+        trainable = find_trainable(task.trainable, task.import_paths)
+    except TrainableError as error:
+        return [
+            f"trainable: {error}. `hpo submit` brings the files of the working directory along; "
+            "what they import must be installed on every machine"
+        ]
+    if trainable.check_data is None:
+        return []
+    try:
+        trainable.check_data(dict(task.config), task.context)
+    except DataError as error:
+        return [
+            f"data: {error}. HPO_DATA names a folder that has one path on every machine "
+            f"(now {task.context.data_dir})"
+        ]
+    return []
+
+
+_WAY_OUT = (
+    "Name a place that every machine can write to: --checkpoints (HPO_CHECKPOINTS) with a shared "
+    "folder or s3://bucket/name, or HPO_RUNS with a shared folder"
+)
+
+
+def _problems_told(answer: Any, probe: Place) -> list[str]:
+    problems: list[str]
+    try:
+        problems, has_written = ray.get(answer)
+    except ray.exceptions.RayError as error:  # its machine is gone, or the worker did not start
+        return [f"its worker failed: {_first_line(error)}"]
+    return [*problems, *(_unseen(probe) if has_written else ())]
+
+
+def _unseen(probe: Place) -> list[str]:
+    """Whether the driver sees what the machine has written, which is then removed."""
+    try:
+        content = probe.read_bytes()
+        probe.unlink(missing_ok=True)
+    except OSError:
+        content = b""
+    if content == probe.name.encode():
+        return []
+    return [
+        f"what it writes to {probe.parent} is not seen by the driver: a trial that is cut off "
+        f"could not go on elsewhere. {_WAY_OUT}"
+    ]
+
+
+def _no_answer_text(gpu: float) -> str:
+    waits = f"busy (a trial asks for gpu={gpu:g})" if gpu else "busy"
+    return f"no answer within {PATIENCE_S} s: {waits} or not reachable; `ray status` tells"
+
+
+def problems_text(machines: Mapping[str, list[str]]) -> str:
+    """All problems, each with the machines that have it."""
+    count = "1 problem" if len(machines) == 1 else f"{len(machines)} problems"
+    lines = [f"no trial can run on the cluster as it is, {count}:"]
+    for problem, named in machines.items():
+        names = sorted(named)
+        more = f" and {len(names) - N_SHOWN} more" if len(names) > N_SHOWN else ""
+        lines.append(f"{', '.join(names[:N_SHOWN])}{more}: {problem}")
+    return "\n  ".join(lines)
+
+
+def server_problem(uri: str) -> str | None:
+    """Why an http server does not answer, in words; None if it does, or ``uri`` is none.
+
+    What it answers is not looked at: a server that asks for a password is there.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return None
+    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # no password in an error
+    try:
+        with urllib.request.urlopen(address, timeout=SERVER_PATIENCE_S):  # noqa: S310  http only
+            return None
+    except urllib.error.HTTPError:
+        return None
+    except (OSError, ValueError) as error:
+        return _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,103 @@
+"""What a cluster lacks is told before the first trial, all of it at once."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from commands import Shell, assert_no_traceback
+
+from hpo.execution import server_problem
+from hpo.execution.preflight import problems_here, problems_text
+from hpo.places import Places
+from hpo.spec import ExperimentSpec, ResourcesSpec, parse_spec
+from hpo.tasks import TrialTask
+from hpo.workspace import task_factory
+
+CNN = """
+name: seen
+trainable: cnn
+objective: {metric: val_accuracy, direction: maximize}
+fixed: {dataset: "folder:pictures"}
+search_space: {lr: {type: float, low: 1e-3, high: 1e-1, log: true}}
+budget: {n_trials: 2, max_epochs: 1}
+"""
+
+
+def task_of(spec: ExperimentSpec, folder: Path) -> TrialTask:
+    return task_factory(spec, Places.of(folder, {})).trial(0, {"lr": 0.01})
+
+
+def test_a_machine_tells_all_that_it_lacks(
+    branin: Callable[..., ExperimentSpec], tmp_path: Path
+) -> None:
+    """In one answer: no GPU that torch sees, no such trainable, no folder to write to."""
+    spec = branin().model_copy(
+        update={"resources": ResourcesSpec(gpu=1), "trainable": "not_there:train"}
+    )
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    problems, has_written = problems_here(task_of(spec, tmp_path), tmp_path / "file" / "probe")
+    assert not has_written
+    gpu, trainable, storage = problems
+    assert "sees no GPU" in gpu
+    assert "resources.gpu=0" in gpu
+    assert "no module 'not_there'" in trainable
+    assert "hpo submit" in trainable
+    assert "cannot write checkpoints" in storage
+    assert "HPO_CHECKPOINTS" in storage
+
+
+def test_data_that_are_not_there_are_told_with_their_folder(tmp_path: Path) -> None:
+    task = task_of(parse_spec(CNN, "cnn.yaml"), tmp_path)
+    problems, has_written = problems_here(task, tmp_path / "probe")
+    (problem,) = problems
+    assert has_written
+    assert f"data: there is no folder {tmp_path}/data/pictures" in problem
+    assert "HPO_DATA" in problem
+    for name in ("cats", "dogs"):
+        (tmp_path / "data" / "pictures" / name).mkdir(parents=True)
+    assert problems_here(task, tmp_path / "probe") == ([], True)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
+def test_nothing_is_downloaded_to_find_out(dataset: str, tmp_path: Path) -> None:
+    """Data that are made, or may be downloaded by the worker that needs them, are not missing."""
+    task = task_of(parse_spec(CNN, "cnn.yaml", [f"fixed.dataset={dataset}"]), tmp_path)
+    allowed = replace(task, config={**task.config, "download": True})
+    assert problems_here(allowed, tmp_path / "probe") == ([], True)
+    assert not (tmp_path / "data").exists()
+
+
+def test_machines_with_one_problem_stand_in_one_line() -> None:
+    text = problems_text({"no hpo": [f"10.0.0.{n}" for n in range(5)], "no GPU": ["10.0.0.1"]})
+    assert text.splitlines() == [
+        "no trial can run on the cluster as it is, 2 problems:",
+        "  10.0.0.0, 10.0.0.1, 10.0.0.2 and 2 more: no hpo",
+        "  10.0.0.1: no GPU",
+    ]
+
+
+def test_a_tracking_server_that_does_not_answer_is_told_without_its_password() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        problem = server_problem(f"http://me:canary@127.0.0.1:{bound.getsockname()[1]}/mlflow")
+    assert problem is not None
+    assert "refused" in problem
+    assert "canary" not in problem
+    assert server_problem("sqlite:////folder/mlflow.db") is None
+
+
+def test_a_joined_ray_is_looked_at_before_anything_is_recorded(shell: Shell) -> None:
+    """By a real worker; what the experiment would have been called is still free."""
+    shell.write("seen.yaml", CNN)
+    done = shell.hpo("run", "seen.yaml")
+    assert done.returncode == 5
+    assert "no trial can run on the cluster as it is, 1 problem:" in done.stderr
+    assert "data: there is no folder" in done.stderr
+    assert_no_traceback(done)
+    assert not (shell.folder / "runs" / "seen" / "spec.yaml").exists()
+    again = shell.hpo("run", "seen.yaml", "--resume")
+    assert "nothing to resume" in again.stderr

@@ -1,0 +1,233 @@
+"""A real cluster on this machine, a head and two workers: jobs, a lost worker, a lost head."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import pytest
+from gate import Gate, halt
+from ray_nodes import Node, RayCluster
+
+from storage import Ledger, open_engine
+
+PATIENCE_S = 600
+"""Only a test that hangs waits as long."""
+
+TRAINABLE = '''
+import os
+import re
+
+def train(config, trial):
+    """Halts at a `Gate` in the middle of trial 1: in epoch 2, and when it has gone on, in 3."""
+    epoch, score, halts_in = 0, 0.0, 2
+    if (kept := trial.checkpoints.load()) is not None:
+        epoch, score, halts_in = kept[0], kept[1]["score"], 3
+    while epoch < 3:
+        epoch += 1
+        with open("FOLDER/trained.txt", "a") as file:
+            print(trial.folder.parts[-3], trial.folder.name, epoch, os.getpid(), file=file)
+        if (trial.folder.name, epoch) == ("00001", halts_in):
+            HALT
+        score += config["x"]
+        trial.checkpoints.save(epoch, {"score": score})
+        yield {"score": score}
+'''
+SPEC = """
+name: shared
+trainable: halts_on_cluster:train
+objective: {metric: score, direction: maximize}
+search_space: {x: {type: float, low: 0, high: 1}}
+sampler: random
+budget: {n_trials: 4, max_epochs: 3}
+finalists: {k: 1, n_seeds: 1, confirmations: 0}
+"""
+
+
+@dataclass
+class Team:
+    """A user's folder, a cluster, and the folder that all its machines share."""
+
+    folder: Path
+    cluster: RayCluster
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "shared" / "runs"
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """`hpo` in a process of its own, with the cluster's token unless told otherwise."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "hpo", *arguments],
+            cwd=self.folder / "user",
+            env={**self.cluster.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def at_cluster(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return self.start(*arguments, "--address", self.cluster.dashboard, **environment)
+
+    def hpo(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        process = self.at_cluster(*arguments, **environment)
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+        assert "Traceback" not in stderr, stderr
+        return process.returncode, stdout, stderr
+
+    def trained(self, name: str) -> list[tuple[str, int, int]]:
+        """Trial, epoch and process of each epoch of a search that was begun, in order."""
+        lines = (self.folder / "trained.txt").read_text(encoding="utf-8").split("\n")
+        words = [line.split() for line in lines if line.startswith(f"{name} ")]
+        return [(trial, int(epoch), int(pid)) for _, trial, epoch, pid in words]
+
+    def node_of_trial_1(self, name: str) -> Node:
+        pids = [pid for trial, _, pid in self.trained(name) if trial == "00001"]
+        return self.cluster.node_of(pids[-1])
+
+    def check(self, name: str) -> None:
+        """The budget is spent to the trial, nothing runs, and each epoch is recorded once."""
+        url = f"sqlite:///{self.runs}/hpo.db"
+        study = optuna.load_study(study_name=name, storage=url)
+        assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4
+        for trial in study.trials:
+            assert trial.value == pytest.approx(3 * trial.params["x"])
+            assert list(trial.intermediate_values) == [1, 2, 3]
+        ledger = Ledger(open_engine(url))
+        experiment = ledger.find(name)
+        assert experiment is not None
+        assert experiment.finished_at is not None
+        epochs = ledger.epochs(experiment.id)
+        told = [[one.epoch for one in epochs[number]] for number in range(4)]
+        assert told == [[1, 2, 3]] * 4
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    folder = tmp_path_factory.mktemp("team")
+    shared, user = folder / "shared", folder / "user"
+    user.mkdir()
+    source = TRAINABLE.replace("HALT", halt(folder)).replace("FOLDER", str(folder))
+    (user / "halts_on_cluster.py").write_text(source, encoding="utf-8")
+    (user / "shared.yaml").write_text(SPEC, encoding="utf-8")
+    places = {"HPO_RUNS": f"{shared}/runs", "HPO_DATA": f"{shared}/data"}
+    # `python` of a job is the one of whoever has started the head.
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    cluster = RayCluster({**places, "PATH": path})
+    try:
+        cluster.start_head()
+        for _ in range(2):
+            cluster.start_worker()
+        yield Team(folder, cluster)
+    finally:
+        cluster.close()
+
+
+@contextmanager
+def gate_of(team: Team) -> Iterator[Gate]:
+    """Closed at first; one for each time that the trainable is awaited."""
+    gate = Gate(team.folder)
+    try:
+        yield gate
+    finally:
+        gate.remove()
+
+
+def test_a_job_is_followed_left_alone_stopped_gone_on_with_and_survives_a_lost_worker(
+    team: Team,
+) -> None:
+    """The whole life of a submitted run, as its user sees it."""
+    with gate_of(team) as gate:
+        first = team.at_cluster("submit", "shared.yaml")
+        gate.wait_for(first)
+        first.send_signal(signal.SIGINT)
+        stdout, stderr = first.communicate(timeout=PATIENCE_S)
+        assert first.returncode == 130, stderr
+        assert "submitted as hpo-shared" in stderr
+        assert "detached; hpo-shared goes on." in stderr
+        assert f"jobs logs shared -f --address {team.cluster.dashboard}" in stderr
+        assert f"jobs stop shared --address {team.cluster.dashboard}" in stderr
+        assert "results will be in" in stdout  # what the job wrote until then
+        list_and_stop(team)
+
+    with gate_of(team) as gate:
+        second = team.at_cluster("submit", "shared.yaml")
+        gate.wait_for(second)
+        assert team.trained("shared")[-1][:2] == ("00001", 3)  # and not epoch 1 again
+        node = team.node_of_trial_1("shared")
+        gate.open()
+        node.kill()
+        stdout, stderr = second.communicate(timeout=PATIENCE_S)
+    assert second.returncode == 0, stdout + stderr
+    assert "submitted as hpo-shared-2" in stderr
+    assert "4 trials (4 complete" in stdout
+    team.check("shared")
+    epochs = Counter(epoch for trial, epoch, _ in team.trained("shared") if trial == "00001")
+    assert epochs == {1: 1, 2: 2, 3: 2}  # it was cut off twice, and lost no checkpoint
+
+
+def list_and_stop(team: Team) -> None:
+    """What can be done with a job that runs; nothing without the token."""
+    code, stdout, _ = team.hpo("jobs", "list", "--json")
+    (row,) = json.loads(stdout)
+    assert (code, row["id"], row["status"]) == (0, "hpo-shared", "RUNNING")
+    code, stdout, stderr = team.hpo("jobs", "list", RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN="")
+    assert (code, stdout) == (5, "")
+    assert "asks for a token" in stderr
+    assert "RAY_AUTH_MODE=token" in stderr
+    follower = team.at_cluster("submit", "shared.yaml", "-o", "seed=7")
+    code, _, stderr = team.hpo("jobs", "stop", "shared")
+    assert (code, stderr) == (0, "hpo-shared: asked to end, which takes up to 30 s\n")
+    _, stderr = follower.communicate(timeout=PATIENCE_S)
+    assert "hpo-shared runs already" in stderr
+    assert "another spec" in stderr
+    assert follower.returncode == 143, stderr
+    assert "hpo-shared was stopped" in stderr
+
+
+def test_what_the_machines_lack_is_told_and_the_exit_code_of_the_run_is_that_of_submit(
+    team: Team,
+) -> None:
+    """Ray has been told of a GPU, of which a trial asks for half; torch sees none."""
+    half = ("-o", "resources.gpu=0.5", "--name", "half")
+    code, stdout, stderr = team.hpo("submit", "shared.yaml", *half)
+    assert code == 5
+    assert "no trial can run on the cluster as it is, 1 problem:" in stdout
+    assert re.search(r"127\.0\.0\.[23]: torch \S+ sees no GPU", stdout)
+    assert "hpo-half ended with exit code 5" in stderr
+
+
+def test_when_the_head_is_lost_a_new_cluster_finishes_the_study(team: Team) -> None:
+    """Database and folder are all that it needs: the driver was lost with the head."""
+    with gate_of(team) as gate:
+        job = team.at_cluster("submit", "shared.yaml", "--name", "moved", "--no-wait")
+        stdout, stderr = job.communicate(timeout=PATIENCE_S)
+        assert (job.returncode, stdout) == (0, "hpo-moved\n"), stderr
+        follower = team.at_cluster("jobs", "logs", "moved", "-f")
+        gate.wait_for(follower)
+        team.cluster.close()  # all its machines at once
+        _, stderr = follower.communicate(timeout=PATIENCE_S)
+        assert follower.returncode == 5
+        assert "Traceback" not in stderr
+        gate.open()
+    with closing(RayCluster(team.cluster.environment)) as cluster:
+        cluster.start_head(dashboard=False)
+        cluster.start_worker()
+        run = ("run", "shared.yaml", "-o", "name=moved", "--begin-or-resume")
+        process = team.start(*run, RAY_ADDRESS=cluster.address)
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, stderr
+    team.check("moved")
+    epochs = Counter(epoch for trial, epoch, _ in team.trained("moved") if trial == "00001")
+    assert epochs == {1: 1, 2: 2, 3: 1}
