@@ -20,7 +20,6 @@ from hpo.synchronization import open_projection, pictures_of_trials, synchronize
 from hpo.tracking import short_reason
 from hpo.workspace import Workspace, write_spec
 from storage import requeue_running
-from trainables import remove_checkpoints
 
 REWRITE_RUN = "rewrite run"
 """Name of a repair: MLflow forgets nothing, so a run that is wrong is deleted and made anew."""
@@ -59,7 +58,7 @@ def _write_model_card(workspace: Workspace, _: Sequence[Difference]) -> None:
 def _remove_checkpoints(workspace: Workspace, differences: Sequence[Difference]) -> None:
     for one in differences:
         assert one.trial is not None, "checkpoints are a trial's"
-        remove_checkpoints(workspace.tasks.trial_folder(one.trial))
+        workspace.tasks.remove_checkpoints([one.trial])
 
 
 def _remove_folders(workspace: Workspace, differences: Sequence[Difference]) -> None:

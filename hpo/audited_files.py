@@ -23,7 +23,7 @@ from hpo.spec import PbtSpec
 from hpo.tasks import TrialTask
 from hpo.workspace import Workspace
 from storage import EpochRecord
-from trainables import CHECKPOINTS, Checkpoint, Checkpoints
+from trainables import CHECKPOINTS, Checkpoint, Checkpoints, Place
 
 SPEC, REPORT, MODEL_CARD = "spec.yaml", REPORT_FILE, MODEL_CARD_FILE
 CHECKPOINTS_LEFT, FOLDER_LEFT, PART_LEFT = "remove checkpoints", "remove folder", "remove part"
@@ -51,7 +51,7 @@ def file_differences(workspace: Workspace, outcome: Outcome) -> Iterator[Differe
     yield from _exports(workspace, outcome)
 
 
-def compared_files(workspace: Workspace, outcome: Outcome) -> list[Path]:
+def compared_files(workspace: Workspace, outcome: Outcome) -> list[Place]:
     """Files that are there and were compared."""
     folder = workspace.folder
     named = [SPEC, REPORT, MODEL_CARD, MANIFEST_FILE]
@@ -127,7 +127,7 @@ def _checkpoints(
     The worker of a driver that was killed may have saved one more, and dropped the oldest.
     """
     for age, checkpoint in enumerate(_task(workspace, outcome, trial).context.resume_from):
-        if age > 0 and not checkpoint.path.exists():
+        if age > 0 and not checkpoint.path.is_file():
             continue
         if (complaint := _complaint(checkpoint)) is not None:
             yield Difference(

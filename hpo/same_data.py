@@ -22,13 +22,13 @@ class SameData:
         for stage in stages:
             yield _WatchedStage(stage, self)
 
-    def check(self, report: EpochReport | None) -> None:
+    def check(self, report: EpochReport) -> None:
         """Look at a report before anybody else does.
 
         Raises:
             UsageError: if it names other data.
         """
-        if self.known is None or report is None or report.fingerprint is None:
+        if self.known is None or report.fingerprint is None:
             return
         if report.fingerprint != self.known.fingerprint:
             raise UsageError(
@@ -70,7 +70,7 @@ class _WatchedStage:
         self._data.check(report)
         self._stage.reported(task, report)
 
-    def ended(self, task: TrialTask, report: EpochReport | None) -> None:
+    def ended(self, task: TrialTask, report: EpochReport) -> None:
         self._data.check(report)
         self._stage.ended(task, report)
 

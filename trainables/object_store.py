@@ -51,6 +51,16 @@ class StoredPath:
         """Before the last slash."""
         return replace(self, path=self.path.rpartition("/")[0])
 
+    def is_file(self) -> bool:
+        """Whether there is such an object.
+
+        Raises:
+            OSError: if the store does not answer, or refuses.
+        """
+        from pyarrow.fs import FileType
+
+        return bool(self._files().get_file_info(self.path).type == FileType.File)
+
     def read_bytes(self) -> bytes:
         """All of it.
 
