@@ -61,7 +61,7 @@ def restarted(server: PostgreSQL, process: subprocess.Popen[str], gate: Gate) ->
     assert process.stderr is not None
     gate.wait_for(process)
     server.stop()
-    gate.open()
+    gate.let_pass()
     told = [""]
     try:
         while "does not answer" not in told[-1]:
