@@ -63,8 +63,9 @@ class Projection:
         os.environ.update({k: os.environ.get(k, value) for k, value in CLIENT_ENVIRONMENT.items()})
         from mlflow import MlflowClient
 
-        for name in ("mlflow", "alembic"):  # they would speak in the middle of a live table
-            logging.getLogger(name).setLevel(logging.ERROR)
+        # They would speak in the middle of a live table, with tracebacks; what they raise is told.
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._client: MlflowClient = MlflowClient(tracking_uri=tracking_uri)
         self._experiment, self._study_name = experiment, study_name
         self._objectives = list(objectives)
