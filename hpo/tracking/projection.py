@@ -64,7 +64,8 @@ class Projection:
         from mlflow import MlflowClient
 
         # They would speak in the middle of a live table, with tracebacks; what they raise is told.
-        for name in ("mlflow", "alembic"):
+        # psycopg tells of rows that MLflow tries to write again, and finds.
+        for name in ("mlflow", "alembic", "psycopg"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._client: MlflowClient = MlflowClient(tracking_uri=tracking_uri)
         self._experiment, self._study_name = experiment, study_name
