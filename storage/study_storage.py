@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -52,6 +53,8 @@ class PatientStorage(RDBStorage):
     def __init__(self, url: str, engine_kwargs: dict[str, Any], shown_url: str) -> None:
         """``shown_url`` is the URL without its password."""
         self._shown_url = shown_url
+        # Of each attempt to read it would tell that it tries something slower, which is no help.
+        logging.getLogger(RDBStorage.__module__).setLevel(logging.ERROR)
         super().__init__(url, engine_kwargs=engine_kwargs)
 
     @property

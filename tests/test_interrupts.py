@@ -184,7 +184,7 @@ def test_a_suspended_driver_that_was_overtaken_wakes_up_and_writes_nothing(
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
     with hold_lease(user.storage_url, "experiment 'suspended'", lease_s=0.0):
         before = record(user, "suspended")
-        gate.open()
+        gate.let_pass()
         process.send_signal(signal.SIGCONT)
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 3, stderr
