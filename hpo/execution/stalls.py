@@ -101,9 +101,7 @@ class StallWatch:
 
 def _stalled(one: _Watched, silent_s: float, patience_s: float) -> EpochReport:
     is_given = one.task.purpose == "train" and one.task.stall_timeout_s is not None
-    why = (
-        f"budget.stall_timeout_s={patience_s:g}" if is_given else f"{patience_s:.0f} s had to do"
-    )
+    why = f"budget.stall_timeout_s={patience_s:g}" if is_given else f"{patience_s:.0f} s had to do"
     return EpochReport(
         epoch=0,
         metrics={},
