@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from optuna.trial import FrozenTrial
 
 from hpo.failpoints import FAILPOINTS
 from hpo.search.source import RETRIES
+from hpo.spec import parse_recorded_spec
 from storage import Ledger, open_engine, open_optuna_storage
 from trainables.checkpoints import replacing
 
@@ -85,6 +87,7 @@ budget: {n_trials: 9, max_epochs: 3, patience_trials: 4}
 finalists: {k: 2, n_seeds: 1, confirmations: 1}
 """
 TOP_K = SPEC.replace("{name: asha, reduction_factor: 2}", "{name: one_epoch_top_k, k: 2}")
+TOP_K = TOP_K.replace(", patience_trials: 4", "")
 LR = (
     SPEC.replace("mine:", "finding_lr:")
     .replace("default: 2}}", "default: 2}, lr: {from: lr_finder}}")
@@ -195,7 +198,8 @@ def told_of(trial: FrozenTrial, folder: Path) -> tuple[Any, ...]:
         trial.values,
         trial.intermediate_values,
         {
-            name: str(value).replace(str(folder), "")
+            # The children have the user's module as the server had imported it.
+            name: re.sub(f"{folder.parent}/[a-z0-9-]+", "", str(value))
             for name, value in trial.user_attrs.items()
             if name not in (RETRIES, "traceback")
         },
@@ -212,7 +216,7 @@ def ledger_of(folder: Path) -> dict[str, Any]:
     epochs = [one for of_trial in ledger.epochs(experiment.id).values() for one in of_trial]
     reruns = [*ledger.reruns(experiment.id), *ledger.confirmations(experiment.id)]
     return {
-        "spec": (experiment.spec, experiment.data_fingerprint),
+        "spec": (parse_recorded_spec(experiment.spec), experiment.data_fingerprint),
         "epochs": [(one.trial_number, one.epoch, one.metrics, one.checkpoint) for one in epochs],
         "reruns": [(one.trial_number, one.seed_index, one.seed, one.value) for one in reruns],
         "test": [(one.trial_number, one.value) for one in ledger.test_readings(experiment.id)],
