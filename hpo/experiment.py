@@ -230,14 +230,15 @@ def wind_up(
         write_model_card(workspace.outcome(), workspace.folder)
         failpoint("model card written")
     record_tracking_is_late(workspace.study, is_late=True)
-    workspace.ledger.put(workspace.experiment)
-    failpoint("finish recorded")
     if is_quiet:
         try_to_synchronize(workspace, progress)
     else:
         progress.say(
             f"MLflow is slow; bring it up to date later with: hpo sync {workspace.spec.name}"
         )
+    # Last: of what is called finished nothing is done again.
+    workspace.ledger.put(workspace.experiment)
+    failpoint("finish recorded")
     return workspace.outcome()
 
 

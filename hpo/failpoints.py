@@ -19,9 +19,9 @@ FAILPOINTS = {
     "opening decided": "the params of the first trials stand in the study",
     "spec written": "into the folder of the run; all is laid out",
     "range found recorded": "of learning rates; the recorded spec is not narrowed to it yet",
-    # A trial is asked for.
     "first trial enqueued": "one of those that the search begins with, others may be missing",
     "sampler recorded": "its name, for the report",
+    # A trial is asked for.
     "trial begun": "it is RUNNING and has no params",
     "param drawn": "one; others may be missing",
     "trial asked": "all params are drawn",
@@ -37,24 +37,29 @@ FAILPOINTS = {
     "facts recorded": "what is known of a config before its training",
     "epoch recorded": "in the ledger, with its checkpoint; the study does not know it",
     "value recorded": "of the epoch in the study",
-    # It ends, or is taken back.
     "retry counted": "of a trial whose worker died; it is RUNNING still",
     "trial requeued": "it waits to be handed out again",
+    # It ends, or is taken back.
     "first value recorded": "of a trial that is about to be held back",
-    "answer copied": "from a trial that had trained the same; its epochs are not copied",
-    "answered epoch recorded": "one of them, in the ledger",
-    "failure described": "on a trial that is about to FAIL",
+    "generation judged": "who ends and who is born stands in the study, and has not happened",
+    "child born": "one trial of the next generation is in the queue, others may be missing",
     "trial about to be told": "all that there is to say stands in the study, but its end",
     "trial told": "it has ended; its checkpoints are still there",
     "checkpoints removed": "of the trial that has ended; nobody else has been told",
-    "generation judged": "who ends and who is born stands in the study, and has not happened",
-    "child born": "one trial of the next generation is in the queue, others may be missing",
-    "search end recorded": "the reason to end early",
+    "failure described": "on a trial that is about to FAIL",
+    "answer copied": "from a trial that had trained the same; its epochs are not copied",
+    "answered epoch recorded": "one of them, in the ledger",
+    # A thread tells MLflow of it.
+    "MLflow experiment made": "it holds no run",
+    "MLflow run begun": "with its tags, and nothing else",
+    "MLflow run logged": "metrics and params; it is RUNNING in MLflow",
+    "MLflow run ended": "of a trial",
     # What follows the search.
+    "search end recorded": "the reason to end early",
     "finalists recorded": "none has been run again",
     "re-run recorded": "of a finalist",
-    "confirmation recorded": "of the winner",
     "test reading recorded": "the model is in memory alone",
+    "confirmation recorded": "of the winner",
     "leftovers requeued": "nothing is RUNNING any more; MLflow may lag behind",
     "model exported": "its files lie there, with their manifest",
     "examples saved": "beside the model",
@@ -62,13 +67,8 @@ FAILPOINTS = {
     "weights of losers removed": "those of the finalists stay",
     "report written": "the experiment is not called finished yet",
     "model card written": "the experiment is not called finished yet",
-    "finish recorded": "in the ledger; MLflow may lag behind",
-    # MLflow is told, by a thread of its own or at the end.
-    "MLflow experiment made": "it holds no run",
-    "MLflow run begun": "with its tags, and nothing else",
-    "MLflow run logged": "metrics and params; it is RUNNING in MLflow",
-    "MLflow run ended": "of a trial",
     "MLflow parent ended": "the run of the whole experiment",
+    "finish recorded": "in the ledger; nothing is left to do",
 }
 """What has happened by then."""
 

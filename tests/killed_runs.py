@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import traceback
@@ -35,8 +36,7 @@ class KilledRuns:
     """Runs of ``spec.yaml`` in folders, each in a process of its own; and the server of these."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._template = folder, folder / "template"
-        self._log = folder / "stderr.txt"
+        self.folder, self._log = folder, folder / "stderr.txt"
         self._server = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
@@ -44,58 +44,62 @@ class KilledRuns:
             stderr=self._log.open("w"),
             text=True,
         )
+        self._template = folder / "template"
         self._template.mkdir()
-        assert self._ask(self._template, "make databases") == 0, self._log.read_text()
+        self._must(0, self._template, "databases")
 
-    def begin(self, folder: Path, files: dict[str, str]) -> Path:
+    def begin(self, name: str, files: dict[str, str]) -> Path:
         """A user's folder with empty databases, which take seconds to make."""
-        shutil.copytree(self._template, folder)
-        for name, text in files.items():
-            (folder / name).write_text(text)
+        shutil.copytree(self._template, folder := self.folder / name)
+        for file, text in files.items():
+            (folder / file).write_text(text)
         return folder
+
+    def run_here(self, folder: Path) -> None:
+        """In the server, which then has imported all that its children need."""
+        self._must(0, folder, "run here")
 
     def run(self, folder: Path) -> None:
         """To its end, whether it was begun before or not."""
-        assert self._ask(folder, "") == 0, self._log.read_text()
+        self._must(0, folder, "run")
 
     def kill(self, folder: Path, failpoint: str) -> None:
         """The same, but it is killed at a failpoint that it comes to."""
-        assert self._ask(folder, failpoint) == -9, (failpoint, self._log.read_text())
+        self._must(-signal.SIGKILL, folder, "run", failpoint)
 
     def close(self) -> None:
+        """Its children have ended."""
+        self._server.kill()
         self._server.communicate()
 
-    def _ask(self, folder: Path, what: str) -> int:
+    def _must(self, end: int, folder: Path, what: str, failpoint: str = "") -> None:
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        print(json.dumps([str(folder), what]), file=self._server.stdin, flush=True)
-        return int(self._server.stdout.readline() or "1")
+        print(json.dumps([str(folder), what, failpoint]), file=self._server.stdin, flush=True)
+        answer = self._server.stdout.readline().strip()
+        assert answer == str(int(end)), (failpoint, self._log.read_text()[-5000:])
 
 
 def serve() -> None:
     """Fork for each line of stdin, and print how the child ended: below 0 by a signal."""
-    import matplotlib.pyplot as plt  # noqa: F401  what a child would have to import
-    import mlflow  # noqa: F401
-    import torch  # noqa: F401
-
     hpo.experiment.ray_cluster = one_worker_cluster  # type: ignore[assignment]
     hpo.experiment.run_stages = run_stages_here
     for line in sys.stdin:
-        folder, what = json.loads(line)
+        folder, what, failpoint = json.loads(line)
+        if what != "run":
+            print(work(Path(folder), what), flush=True)
+            continue
         if (child := os.fork()) == 0:
+            os.environ[VARIABLE] = failpoint
             os._exit(work(Path(folder), what))
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 def work(folder: Path, what: str) -> int:
-    """What a child does; returns its exit code."""
+    """Returns an exit code."""
     try:
-        if what == "make databases":
-            make_databases(folder)
-        else:
-            os.environ[VARIABLE] = what
-            run(folder)
+        make_databases(folder) if what == "databases" else run(folder)
     except BaseException:  # noqa: BLE001  the child ends here, whatever it is
         traceback.print_exc()
         sys.stderr.flush()
@@ -157,7 +161,7 @@ def run_stages_here(
         drive = TrialDrive(suggested["task"])
         while True:
             report = drive.next_report()
-            if loses_its_worker(suggested["task"], report.epoch):
+            if loses_its_worker(suggested["task"]):
                 searcher.tell(trial_id, lost("its worker died, says the test"))
                 searcher.on_trial_complete(trial_id, error=True)
                 break
@@ -165,11 +169,11 @@ def run_stages_here(
                 break
 
 
-def loses_its_worker(task: TrialTask, epoch: int) -> bool:
-    """Once, where the user's folder says so by a file: ``trials/00001 2``."""
+def loses_its_worker(task: TrialTask) -> bool:
+    """Once, where the user's folder says so by a file: at the next report of a trial."""
     folder = task.context.folder
     wanted = folder.parents[3] / "lose.txt"
-    if not wanted.is_file() or wanted.read_text() != f"{folder.parent.name}/{folder.name} {epoch}":
+    if folder.parent.name != "trials" or not wanted.is_file():
         return False
     wanted.unlink()
     return True

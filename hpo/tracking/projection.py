@@ -220,8 +220,8 @@ def open_client(tracking_uri: str) -> MlflowClient:
     os.environ.update({k: os.environ.get(k, value) for k, value in CLIENT_ENVIRONMENT.items()})
     from mlflow import MlflowClient
 
-    # With tracebacks, too; what they raise is told. psycopg tells of rows that MLflow tries to write
-    # again, and finds.
+    # With tracebacks, too; what they raise is told. psycopg tells of rows that MLflow tries to
+    # write again, and finds.
     for name in ("mlflow", "alembic", "psycopg"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return MlflowClient(tracking_uri=tracking_uri)
