@@ -18,6 +18,7 @@ from storage.ledger import (
     TestReading,
 )
 from storage.studies import (
+    ANSWERED_BY,
     SearchEnd,
     constraints_of,
     count_states,
@@ -43,10 +44,12 @@ from storage.studies import (
     stage_of,
     study_exists,
     tracking_is_late,
+    was_answered,
     was_refused,
 )
 
 __all__ = [
+    "ANSWERED_BY",
     "ComparisonLedger",
     "ComparisonRecord",
     "DatabaseError",
@@ -87,5 +90,6 @@ __all__ = [
     "stage_of",
     "study_exists",
     "tracking_is_late",
+    "was_answered",
     "was_refused",
 ]
