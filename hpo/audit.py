@@ -21,6 +21,7 @@ from hpo.tracking import (
     short_reason,
     shown_runs,
     unlike,
+    without_results,
 )
 from hpo.workspace import Workspace, exclusive, find_workspace, storage_errors
 
@@ -124,17 +125,22 @@ def _mlflow_differences(
 ) -> Iterator[Difference]:
     """Run by run; what should not be there comes last.
 
-    Until a trial has ended MLflow is told nothing.
+    Until a trial has ended MLflow is told nothing, and nothing of results before all has ended.
     """
     if not shown and not any(trial.state.is_finished() for trial in outcome.trials):
         return
+    is_finished = outcome.experiment.finished_at is not None
+    if not is_finished:
+        shown = {key: [without_results(run) for run in runs] for key, runs in shown.items()}
     parent = picture_of_experiment(workspace, outcome)
+    parent = parent if is_finished else without_results(parent)
     yield from _run_differences(parent, shown.get(PARENT_RUN, ()))
     parent_id = next((one.run_id for one in shown.get(PARENT_RUN, ())), "")
     expected = {PARENT_RUN}
     for picture, _ in pictures_of_trials(workspace, outcome):
+        wanted = picture if is_finished else without_results(picture)
         expected.add(picture.key)
-        yield from _run_differences(nested(picture, parent_id), shown.get(picture.key, ()))
+        yield from _run_differences(nested(wanted, parent_id), shown.get(picture.key, ()))
     for key in sorted(shown.keys() - expected):
         for run in shown[key]:
             found = f"run {run.run_id} of trial {key or 'none'}"

@@ -8,6 +8,7 @@ from hpo.tracking.picture import (
     parent_picture,
     trial_picture,
     unlike,
+    without_results,
 )
 from hpo.tracking.projection import Projection, shown_runs
 from hpo.tracking.registry import (
@@ -34,4 +35,5 @@ __all__ = [
     "tracking_errors",
     "trial_picture",
     "unlike",
+    "without_results",
 ]

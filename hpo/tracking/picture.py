@@ -200,6 +200,12 @@ def key_of(run: Run) -> str:
     return PARENT_RUN if is_parent else str(tags.get("hpo.trial_number", ""))
 
 
+def without_results(picture: RunPicture) -> RunPicture:
+    """What is shown before the end of an experiment: neither results nor ranks, and no files."""
+    tags = {name: value for name, value in picture.tags.items() if name != RANK}
+    return replace(picture, tags=tags, results={}, files={})
+
+
 def unlike(expected: RunPicture, found: RunPicture) -> Iterator[Unlike]:
     """Everything in which a run is not what it should be; times do not count."""
     is_parent = expected.key == PARENT_RUN
