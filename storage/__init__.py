@@ -18,6 +18,7 @@ from storage.ledger import (
 )
 from storage.secrets import has_password, shown_url, without_passwords
 from storage.studies import (
+    ANSWERED_BY,
     SearchEnd,
     constraints_of,
     count_states,
@@ -39,10 +40,12 @@ from storage.studies import (
     search_end,
     stage_of,
     study_exists,
+    was_answered,
     was_refused,
 )
 
 __all__ = [
+    "ANSWERED_BY",
     "ComparisonLedger",
     "ComparisonRecord",
     "DatabaseError",
@@ -80,6 +83,7 @@ __all__ = [
     "shown_url",
     "stage_of",
     "study_exists",
+    "was_answered",
     "was_refused",
     "without_passwords",
 ]
