@@ -111,10 +111,15 @@ def refuse_password(option: str, url: str | None, variable: str) -> None:
     from storage import has_password, shown_url
 
     if has_password(url):
+        elsewhere = (
+            "MLflow looks into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            if url.startswith("http")
+            else "PostgreSQL looks into ~/.pgpass or PGPASSFILE"
+        )
         raise UsageError(
             f"{option} {shown_url(url)} holds a password, which all users of this machine can see "
             f"on a command line. Put the URL into {variable}, or leave the password out of it: "
-            "PostgreSQL looks into ~/.pgpass or PGPASSFILE"
+            f"{elsewhere}"
         )
 
 

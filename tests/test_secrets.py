@@ -84,7 +84,7 @@ def test_what_is_wrong_with_a_url_is_told_without_its_parts(url: str, way_out: s
     [
         (("run", "branin.yaml", "--storage", f"postgresql://me:{CANARY}@h/db"), "HPO_STORAGE_URL"),
         (("compare", "branin.yaml", "--storage", f"sqlite:////x.db?pwd={CANARY}"), "HPO_STORAGE"),
-        (("sync", "x", "--tracking-uri", f"http://me:{CANARY}@h:1"), "MLFLOW_TRACKING_URI"),
+        (("sync", "x", "--tracking-uri", f"http://me:{CANARY}@h:1"), "TRACKING_PASSWORD"),
         (("dashboard", "--storage", f"postgresql://h/db?password={CANARY}"), "PGPASSFILE"),
     ],
 )
