@@ -10,9 +10,10 @@ integers, the indices of their ordered values.
 
 `auto` is a whole experiment of ours: 48 trials, 3 finalists on 3 fresh seeds each, and 3 more seeds
 of the winner for the value that is reported. `auto-per_trial` is the same with
-`trial_seed: per_trial`, which is what is left where a trainable does not go by its seed. The others
-spend all 60 on trials, at Optuna's defaults, and believe their best one. "Random-equivalents" is
-how many random trials it takes until their best one is, on average, as good a choice.
+`trial_seed: per_trial`; `auto-independent` is `auto` where the trial's seed decides nothing: each
+training is a draw of its own, as of a trainable that does not go by its seed. The others spend all
+60 on trials, at Optuna's defaults, and believe their best one. "Random-equivalents" is how many
+random trials it takes until their best one is, on average, as good a choice.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -145,7 +147,9 @@ def best_trial_wins(make: Callable[[int], BaseSampler], table: Table, seed: int)
     return Choice(table.regret(study.best_params), (study.best_value - true) / table.scale)
 
 
-def experiment_of_ours(trial_seed: str, table: Table, seed: int) -> Choice:
+def experiment_of_ours(
+    trial_seed: str, table: Table, seed: int, *, goes_by_seed: bool = True
+) -> Choice:
     """Search, finalists and confirmations as `hpo run` does them, on a simulated worker."""
     overrides = [f"seed={seed}", f"trial_seed={trial_seed}"]
     spec = parse_spec(SPEC, "table", overrides, import_paths=None)
@@ -164,7 +168,8 @@ def experiment_of_ours(trial_seed: str, table: Table, seed: int) -> Choice:
     outcome = partial(read_outcome, record, study, ledger)
 
     def curve(task: TrialTask) -> Curve:
-        value = table.seen(task.config, task.context.seed)
+        place = zlib.crc32(f"{seed} {task.context.folder}".encode())  # each training has its own
+        value = table.seen(task.config, task.context.seed if goes_by_seed else place)
         return Curve(values=[value], seconds=[1.0], origins=["recorded"])
 
     timeline = simulate(stages(spec, study, ledger, outcome), curve, n_workers=1)
@@ -194,6 +199,7 @@ def stages(
 METHODS: dict[str, Callable[[Table, int], Choice]] = {
     "auto": partial(experiment_of_ours, "blocked"),
     "auto-per_trial": partial(experiment_of_ours, "per_trial"),
+    "auto-independent": partial(experiment_of_ours, "blocked", goes_by_seed=False),
     "random": partial(best_trial_wins, lambda seed: RandomSampler(seed=seed)),
     "grid": partial(
         best_trial_wins,

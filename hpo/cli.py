@@ -155,8 +155,8 @@ def compare(
         say(f"note: {note}")
     if warning := power_warning(seeds, len(plan.samplers)):
         say(f"warning: {warning}")
-    n_trials = {key: plan.n_trials_of(key) for key in plan.keys}
-    with ComparisonProgress(Console(stderr=True), n_trials) as progress:
+    specs = {key: plan.study_spec(key) for key in plan.keys}
+    with ComparisonProgress(Console(stderr=True), specs) as progress:
         comparison = compare_samplers(
             plan, places, folder, progress, resume=resume, resume_command=resume_command()
         )

@@ -16,17 +16,20 @@ from rich.progress import (
 )
 
 from hpo.live_drawing import LiveDrawing
+from hpo.search import is_spent_on, n_spent, n_trials_of
+from hpo.spec import ExperimentSpec
 from storage import RerunRecord, StudyKey
 
 
 class ComparisonProgress(LiveDrawing):
     """Draws on stderr; results go to stdout, elsewhere."""
 
-    def __init__(self, console: Console, n_trials: Mapping[StudyKey, int]) -> None:
-        """``n_trials``: of each study."""
+    def __init__(self, console: Console, specs: Mapping[StudyKey, ExperimentSpec]) -> None:
+        """``specs``: of each study."""
         super().__init__(console)
-        self._left = dict(n_trials)
-        self._total = sum(n_trials.values())
+        self._specs = specs
+        self._left = {key: n_trials_of(spec) for key, spec in specs.items()}
+        self._total = sum(self._left.values())
         self._n_studies_ended = 0
         self._failures: set[str] = set()
         self._drawing = self._bar = Progress(
@@ -42,17 +45,19 @@ class ComparisonProgress(LiveDrawing):
 
     def begin(self, finished: Mapping[StudyKey, Sequence[FrozenTrial]]) -> None:
         """Trials of an earlier start."""
-        for key, trials in finished.items():
-            self._left[key] -= len(trials)
+        spent = {key: n_spent(trials, self._specs[key]) for key, trials in finished.items()}
+        for key, n in spent.items():
+            self._left[key] -= n
         self._n_studies_ended = sum(left <= 0 for left in self._left.values())
-        n = sum(len(trials) for trials in finished.values())
+        n = sum(spent.values())
         self._bar.update(self._task, completed=n)
         self.say(f"{self._total - n} trials in {len(self._left)} studies to go")
 
     def trial_ended(self, key: StudyKey, trial: FrozenTrial) -> None:
-        """One more; a line when it was its study's last, or failed in a new way."""
-        self._left[key] -= 1
-        self._bar.update(self._task, advance=1)
+        """One more, if it counts; a line when it was its study's last, or failed in a new way."""
+        is_spent = is_spent_on(trial, self._specs[key])
+        self._left[key] -= is_spent
+        self._bar.update(self._task, advance=is_spent)
         place = str(trial.user_attrs.get("fail_place", ""))
         if place and place not in self._failures:
             self._failures.add(place)
@@ -61,7 +66,7 @@ class ComparisonProgress(LiveDrawing):
                 f"trial {trial.number} of {sampler}, seed {index}, failed; others like it are not "
                 f"shown:\n  {trial.user_attrs.get('fail_reason')}"
             )
-        if self._left[key] == 0:
+        if is_spent and self._left[key] == 0:
             self._n_studies_ended += 1
             if not self._console.is_terminal:
                 sampler, index = key

@@ -17,7 +17,7 @@ from hpo.comparison import Comparison, StudyRun, study_run
 from hpo.errors import SpecError, UsageError
 from hpo.places import Places
 from hpo.provenance import git_commit, versions
-from hpo.search import awaits_lr_range, n_trials_of
+from hpo.search import awaits_lr_range, chosen_samplers, n_trials_of, opening_of, surprises_of
 from hpo.seeds import derive_seed
 from hpo.spec import (
     ExperimentSpec,
@@ -110,7 +110,8 @@ def plan_comparison(
 
     Raises:
         SpecError: if the spec breaks the rules, by itself or with one of the samplers.
-        UsageError: if a sampler is unknown or named twice, or there are fewer than two.
+        UsageError: if a sampler is unknown or named twice, or ``auto`` is one of the others, or
+            there are fewer than two.
     """
     overrides = [*overrides, *([] if n_trials is None else [f"budget.n_trials={n_trials}"])]
     spec = _load(spec_path, overrides, places)
@@ -139,9 +140,37 @@ def plan_comparison(
             if name != "grid" or samplers is not None:
                 raise
             notes.append(f"no grid: {error.problems[0].split(': ', 1)[-1]}")
+    if spec.warm_start:
+        notes.append("warm_start is left out: no study begins with what others have found")
+    notes += _choice_of_auto(by_name)
+    surprises = [surprise.what for one in by_name.values() for surprise in surprises_of(one)]
+    notes += dict.fromkeys(surprises)  # what they share is said once
     if "grid" in by_name and (cells := n_trials_of(by_name["grid"])) < spec.budget.n_trials:
         notes.append(f"the grid has {cells} cells, fewer than {spec.budget.n_trials} trials")
     return Plan(spec=spec, samplers=by_name, n_seeds=n_seeds, notes=tuple(notes))
+
+
+def _choice_of_auto(by_name: Mapping[str, ExperimentSpec]) -> list[str]:
+    """Which sampler ``auto`` stands for, as a note; none if it takes no part.
+
+    Raises:
+        UsageError: if that one takes part itself, with the same options.
+    """
+    if "auto" not in by_name:
+        return []
+    chosen = {name: _proposing(spec) for name, spec in by_name.items()}
+    kinds = " and ".join(dict.fromkeys(sampler.name for sampler in chosen["auto"]))
+    for name, proposing in chosen.items():
+        if name != "auto" and proposing == chosen["auto"]:
+            raise UsageError(
+                f"--samplers: auto is {name} here, with the same options, so both would ask for "
+                f"the same trials. Leave out auto or {name}"
+            )
+    return [f"auto is {kinds} here"]
+
+
+def _proposing(spec: ExperimentSpec) -> list[SamplerSpec]:
+    return chosen_samplers(spec, n_trials_of(spec), len(opening_of(spec)))
 
 
 def parse_samplers(text: str | None) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ Direction = Literal["maximize", "minimize"]
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """All that a config does if nothing stops it; the three sequences are as long as its epochs.
+    """All that a config does if nothing stops it; all sequences are as long as its epochs.
 
     Attributes:
         values: of the objective after each epoch.
@@ -30,6 +30,8 @@ class Curve:
         failure: the report that follows the last epoch, ``failure.seconds`` later; None if the
             config is complete with its last epoch.
         keeps_checkpoints: whether a trial that is handed out again goes on where it was.
+        facts: what is known of the config before it is trained; None if nothing is.
+        limited: other metrics after each epoch, by name; NaN after one that does not tell it.
     """
 
     values: Sequence[float]
@@ -38,6 +40,8 @@ class Curve:
     start_s: float = 0.0
     failure: EpochReport | None = None
     keeps_checkpoints: bool = False
+    facts: Mapping[str, float] | None = None
+    limited: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,9 @@ class Course:
     """One task from start to end: as much of its curve as was run, without what was known before.
 
     ``state`` is "complete" at the end of the curve, "stopped" by a scheduler or the time limit,
-    else "failed". Times are seconds since the beginning of the search.
+    else "failed". Times are seconds since the beginning of the search. One ``is_infeasible`` that
+    was refused before its training, or breaks a constraint at its end. One that ``is_answered`` was
+    not trained: its curve is that of an earlier one.
     """
 
     number: int
@@ -56,6 +62,13 @@ class Course:
     seconds: Sequence[float]
     origins: Sequence[Origin]
     state: Literal["complete", "stopped", "failed"]
+    is_infeasible: bool = False
+    is_answered: bool = False
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether its last value may be the best."""
+        return self.state == "complete" and not self.is_infeasible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +84,14 @@ class Timeline:
         return max((course.ended_s for course in self.courses), default=0.0)
 
     @property
+    def trained(self) -> list[Course]:
+        """The tasks that workers were busy with."""
+        return [course for course in self.courses if not course.is_answered]
+
+    @property
     def n_epochs(self) -> int:
-        """Epochs of all tasks."""
-        return sum(len(course.values) for course in self.courses)
+        """Epochs of all tasks that were trained."""
+        return sum(len(course.values) for course in self.trained)
 
     @property
     def utilization(self) -> float:
@@ -84,17 +102,18 @@ class Timeline:
     @property
     def origins(self) -> Counter[Origin]:
         """How many epochs there are of each origin."""
-        return Counter(origin for course in self.courses for origin in course.origins)
+        return Counter(origin for course in self.trained for origin in course.origins)
 
     def best_so_far(self, direction: Direction) -> tuple[FloatArray, FloatArray]:
         """The incumbent: (n,) times at which the best final value improves, (n,) these values.
 
-        Only what is complete counts, as in the study: a trial that was stopped has no final value.
+        Only what is complete and feasible counts, as in the study: a trial that was stopped has no
+        final value.
         """
         times: list[float] = []
         bests: list[float] = []
         for course in self.courses:
-            if course.state != "complete":
+            if not course.is_candidate:
                 continue
             value = course.values[-1]
             if not bests or (value > bests[-1] if direction == "maximize" else value < bests[-1]):

@@ -94,6 +94,10 @@ def plan_text(spec: ExperimentSpec, places: Places) -> str:
 def _finalists_line(spec: ExperimentSpec) -> str:
     finalists = spec.finalists
     line = f"finalists   best {finalists.k} re-run on {finalists.n_seeds} seeds"
+    n_at_most = int(finalists.max_share * spec.budget.n_trials)
+    n_at_least = finalists.k * finalists.n_seeds + finalists.confirmations
+    if n_at_most >= n_at_least + 2:  # of two that are close
+        line += f" (on more while they are close, up to {n_at_most} runs in all)"
     return line + (
         f", the winner on {finalists.confirmations} more" * (finalists.confirmations > 0)
     )

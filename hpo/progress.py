@@ -15,10 +15,10 @@ from rich.table import Table
 from hpo.lineage import PARENT, born_at
 from hpo.live_drawing import LiveDrawing
 from hpo.results import front_of, params_text, shown
-from hpo.search import ANSWERED_BY, is_spent_on
+from hpo.search import is_spent_on
 from hpo.spec import ExperimentSpec
 from hpo.tasks import EpochReport
-from storage import is_infeasible, stage_of
+from storage import ANSWERED_BY, is_infeasible, stage_of
 
 MAX_ROWS = 10
 COLOURS = {

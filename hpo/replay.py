@@ -15,9 +15,16 @@ from hpo.curves import Curve, Timeline
 from hpo.errors import SpecError, UsageError
 from hpo.execution import SimulatedClock, simulate
 from hpo.places import Places
-from hpo.search import StudySource, awaits_lr_range, n_trials_of
+from hpo.search import (
+    StudySource,
+    awaits_lr_range,
+    n_grid_points,
+    n_trials_of,
+    warnings_about,
+)
 from hpo.seeds import derive_seed
 from hpo.simulation import (
+    LimitsError,
     Replayed,
     ServedCurves,
     Strategy,
@@ -36,8 +43,8 @@ from storage import EpochRecord, create_study
 
 MIN_TRIALS = 10
 """Trials that a surrogate is fitted to, at least: on fewer its error could not even be told."""
-GP_PROPOSAL_S = 0.1
-"""What a proposal of the Gaussian process takes (facts about Optuna, on 60 trials)."""
+GP_PROPOSAL_S = 0.05
+"""CPU seconds of a proposal of `gp` after 60 trials: 0.04 with two parameters, 0.06 with six."""
 N_SEEDS = 10
 FOLDER = "replay"
 
@@ -74,6 +81,7 @@ class Replay:
         source: what the curves come from, in words.
         start_s: seconds before the first epoch of a simulated trial.
         error: of the surrogate; None if it was not needed.
+        limits_error: likewise of what it says of constraints; None also if there are none.
         targets: see `Wanted`.
         strategies: the record itself first, if there is one.
     """
@@ -84,6 +92,7 @@ class Replay:
     n_seeds: int
     start_s: float
     error: SurrogateError | None
+    limits_error: LimitsError | None
     targets: tuple[float, ...]
     strategies: tuple[Strategy, ...]
 
@@ -99,6 +108,7 @@ class Replay:
             "seeds": self.n_seeds,
             "start_s": self.start_s,
             "surrogate_error": None if self.error is None else vars(self.error),
+            "limits_error": None if self.limits_error is None else vars(self.limits_error),
             "strategies": [
                 strategy_as_json(strategy, self.targets, objective.direction)
                 for strategy in self.strategies
@@ -202,7 +212,7 @@ def _study_ground(name: str, places: Places) -> _Ground:
             "changed while they were trained, so no curve is that of one config"
         )
     epochs, metric = workspace.ledger.epochs(workspace.experiment.id), spec.objective.metric
-    trained = trained_configs(trials, epochs, metric)
+    trained = trained_configs(trials, epochs, metric, spec.constraints)
     n_reported = sum(bool(config.values) for config in trained)
     if n_reported and all(len(config.values) < 2 for config in trained):
         raise UsageError(
@@ -211,11 +221,12 @@ def _study_ground(name: str, places: Places) -> _Ground:
             "with another name"
         )
     timeline = recorded_timeline(trials, epochs, metric)
-    if n_reported < MIN_TRIALS or not any(c.state == "complete" for c in timeline.courses):
-        n_complete = sum(course.state == "complete" for course in timeline.courses)
+    n_candidates = sum(course.is_candidate for course in timeline.trained)
+    if n_reported < MIN_TRIALS or not n_candidates:
+        feasible = "COMPLETE and feasible" if spec.constraints else "COMPLETE"
         raise UsageError(
-            f"a replay needs {MIN_TRIALS} trials with learning curves, one of them COMPLETE; "
-            f"{name!r} has {n_reported}, of which {n_complete} COMPLETE, of "
+            f"a replay needs {MIN_TRIALS} trials with learning curves, one of them {feasible}; "
+            f"{name!r} has {n_reported}, of which {n_candidates} {feasible}, of "
             f"{n_trials_of(spec)} planned. Go on with it: hpo run SPEC --resume, with a larger "
             "budget.n_trials if that is spent"
         )
@@ -231,6 +242,7 @@ def _study_ground(name: str, places: Places) -> _Ground:
             max_epochs=spec.budget.max_epochs,
             start_s=start_s,
             seed=spec.seed,
+            constraints=spec.constraints,
             keeps_checkpoints=any(one.checkpoint for trial in epochs.values() for one in trial),
         ),
         start_s=start_s,
@@ -270,7 +282,12 @@ def _table_ground(spec_path: Path, table_path: Path, say: Say) -> _Ground:
         spec=spec,
         source=f"{len(table.trained)} rows of {table_path.name}",
         curves=ServedCurves(
-            table.trained, spec.search_space, max_epochs=max_epochs, start_s=0.0, seed=spec.seed
+            table.trained,
+            spec.search_space,
+            max_epochs=max_epochs,
+            start_s=0.0,
+            seed=spec.seed,
+            constraints=spec.constraints,
         ),
         start_s=0.0,
         n_workers=spec.concurrency or 1,
@@ -308,6 +325,7 @@ def _replay(ground: _Ground, wanted: Wanted, say: Say) -> Replay:
         n_seeds=wanted.n_seeds,
         start_s=ground.start_s,
         error=ground.curves.error if is_predicted else None,
+        limits_error=ground.curves.limits_error if is_predicted else None,
         targets=tuple(dict.fromkeys(targets)),
         strategies=tuple(strategies),
     )
@@ -341,6 +359,8 @@ def _with_strategy(
             f"--schedulers {scheduler}: the table holds final values alone, so there is nothing to "
             "stop early. Give columns epoch_1, epoch_2, ... or --schedulers none"
         )
+    if sampler == "grid" and ground.record is not None:
+        _refuse_grid_without_points(ground.spec)
     given = {"sampler": sampler, "scheduler": scheduler}
     overrides = [
         f"{key}={name}" for key, name in given.items() if name != getattr(ground.spec, key).name
@@ -358,6 +378,17 @@ def _with_strategy(
         raise UsageError("\n  ".join(["cannot be replayed:", *problems])) from None
 
 
+def _refuse_grid_without_points(spec: ExperimentSpec) -> None:
+    """A recorded spec cannot be changed, so the lines that `hpo run` advises are of no use."""
+    continuous = [name for name, p in spec.search_space.items() if n_grid_points(p) is None]
+    if continuous:
+        raise UsageError(
+            f"--samplers grid: {spec.name!r} was searched with {', '.join(continuous)} continuous, "
+            "of which a grid has no points. Replay other samplers, or run a spec that gives them "
+            "`grid` or `step`, under another name, and replay that"
+        )
+
+
 def _in_words_of_replay(problem: str, given: Mapping[str, str]) -> str:
     for key, name in given.items():
         problem = problem.replace(f"-o {key}={name}: {key}: ", f"--{key}s {name}: ")
@@ -369,6 +400,10 @@ def _warnings(
 ) -> Iterator[str]:
     specs = list(specs)
     n_trials = n_trials_of(specs[0])
+    for warning in dict.fromkeys(warning for spec in specs for warning in warnings_about(spec)):
+        yield warning.replace("-o budget.n_trials=", "--trials ").replace(
+            "-o sampler=", "--samplers "
+        )
     n_by_gp = sum(n_trials_of(s) for s in specs if isinstance(s.sampler, GpSpec))
     if n_by_gp:
         n_proposals = n_by_gp * len(workers) * n_seeds
@@ -398,9 +433,7 @@ def _simulated(
                 seed = _seed(spec.seed, index)
                 start = time.perf_counter()
                 timeline = simulated_search(
-                    spec.model_copy(update={"seed": seed, "constraints": {}}),
-                    ground.curves,
-                    n_workers,
+                    spec.model_copy(update={"seed": seed}), ground.curves, n_workers
                 )
                 computed_s = time.perf_counter() - start
                 searches.append(Replayed(seed=seed, timeline=timeline, computed_s=computed_s))

@@ -28,7 +28,7 @@ from trainables import (
 EPOCH, OBJECTIVE, NUMBER = "epoch", "objective", "trial_number"
 """Keys of a worker's result that Ray's schedulers read."""
 
-FailCause = Literal["infeasible", "nan", "timeout", "out_of_memory", "error"]
+FailCause = Literal["infeasible", "nan", "timeout", "out_of_memory", "unknown_quantity", "error"]
 """Why a trial failed, for machines: what a sampler may learn from depends on it."""
 
 OUTPUT_FILE, TRACEBACK_FILE = "output.txt", "traceback.txt"
@@ -72,6 +72,15 @@ class TrialTask:
     def objectives(self) -> tuple[str, ...]:
         """All that a report must tell."""
         return (self.metric, *self.other_objectives)
+
+    def broken_limit(self, facts: Mapping[str, float]) -> tuple[str, str] | None:
+        """What forbids a config of which ``facts`` are known: in words, and the limit; or None."""
+        for name, limit in self.constraints.items():
+            for end, excess in limit.excesses(facts[name]).items() if name in facts else ():
+                if excess > 0:
+                    place = f"constraints.{name}.{end}={getattr(limit, end):g}"
+                    return f"{name}={facts[name]:g} breaks {place}", place
+        return None
 
     @property
     def identity(self) -> str:
@@ -227,6 +236,16 @@ class SideBySide:
     def ended(self, task: TrialTask, report: EpochReport | None) -> None:
         """Tell the task's list."""
         self._running.pop(task.context.folder).ended(task, report)
+
+
+def excesses(limits: Mapping[str, LimitSpec], quantities: Mapping[str, float]) -> list[float]:
+    """How far a trial is beyond each limit whose quantity is known; above 0 is broken."""
+    return [
+        excess
+        for name, limit in limits.items()
+        if name in quantities
+        for excess in limit.excesses(quantities[name]).values()
+    ]
 
 
 def worker_died(task: TrialTask) -> EpochReport:

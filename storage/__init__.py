@@ -18,6 +18,7 @@ from storage.ledger import (
     TestReading,
 )
 from storage.studies import (
+    ANSWERED_BY,
     SearchEnd,
     constraints_of,
     count_states,
@@ -39,10 +40,12 @@ from storage.studies import (
     search_end,
     stage_of,
     study_exists,
+    was_answered,
     was_refused,
 )
 
 __all__ = [
+    "ANSWERED_BY",
     "ComparisonLedger",
     "ComparisonRecord",
     "DatabaseError",
@@ -79,5 +82,6 @@ __all__ = [
     "shown_url",
     "stage_of",
     "study_exists",
+    "was_answered",
     "was_refused",
 ]

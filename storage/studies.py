@@ -18,6 +18,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 _SAMPLER_KEY = "hpo:sampler"
 _FINALISTS_KEY = "hpo:finalists"
 _SEARCH_END_KEY = "search_end"
+ANSWERED_BY = "answered_by"
+"""Attribute of a trial that was not trained: the number of the one that had trained the same."""
 _STAGE_KEY = "search_stage"
 _ENQUEUED_KEY = "fixed_params"
 """Where Optuna's own queue keeps the params that are not drawn."""
@@ -179,6 +181,11 @@ def is_infeasible(trial: FrozenTrial) -> bool:
 def was_refused(trial: FrozenTrial) -> bool:
     """Whether a trial was infeasible before any training, so that it has cost nothing."""
     return trial.state == TrialState.FAIL and is_infeasible(trial)
+
+
+def was_answered(trial: FrozenTrial) -> bool:
+    """Whether a trial was not trained, but given what another one had come to."""
+    return ANSWERED_BY in trial.user_attrs
 
 
 @dataclass(frozen=True, kw_only=True)

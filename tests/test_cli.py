@@ -57,7 +57,7 @@ WARNINGS = [
     ),
     pytest.param(
         [CONDITIONAL, "-osampler=grid", "-osearch_space.x2.when={x1: [3, 4]}"],
-        ["`x2` is never tried: it is drawn when x1 is 3 or 4, which is no grid point of `x1`"],
+        ["grid never tries `x2`: it is drawn when x1 is 3 or 4, which is no grid point of `x1`"],
         id="a condition between the points of a grid",
     ),
     pytest.param(

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, repeat
 from pathlib import Path
@@ -27,7 +27,10 @@ from rich.console import Console
 from selenium.webdriver import Chrome
 
 from hpo.compare import WorkerClock, stages
-from hpo.comparison import Comparison, comparison_text, study_run, write_files
+from hpo.comparison import Comparison, as_json, comparison_text, study_run, write_files
+from hpo.comparison.curves import resampled
+from hpo.comparison.figures import cliques, ranks_figure
+from hpo.comparison.files import curves_csv, studies_csv
 from hpo.comparison_progress import ComparisonProgress
 from hpo.comparison_workspace import (
     known_samplers,
@@ -244,7 +247,8 @@ def plan_in(here: Shell, spec: str, *overrides: str, **options: Any) -> Any:
 
 def test_every_sampler_that_a_spec_can_name_can_be_compared(here: Shell) -> None:
     names = known_samplers()
-    assert len(names) == len(SAMPLERS) + 1  # and auto
+    assert len(names) == len(SAMPLERS) + 1
+    names.remove("auto")  # which is one of the others, see below
     plan = plan_in(here, "discrete.yaml", samplers=",".join(names))
     assert {name: spec.sampler.name for name, spec in plan.samplers.items()} == dict(
         zip(names, names, strict=True)
@@ -290,6 +294,63 @@ def test_a_grid_of_fewer_cells_than_trials_is_said(here: Shell) -> None:
     assert plan.n_trials_of(("grid", 0)) == 16
 
 
+CONDITIONAL = (
+    "search_space={x1: {type: int, low: 0, high: 9, grid: 2}, "
+    "x2: {type: float, low: 0, high: 1, grid: 2, when: {x1: [3, 9]}}}"
+)
+
+
+def test_what_a_sampler_does_unexpectedly_is_noted(here: Shell) -> None:
+    """As `hpo run` would warn of it; without its way out, which is another one here."""
+    cells = ["search_space.x1.step=1.5", "search_space.x2.step=1.5"]
+    plan = plan_in(here, "branin.yaml", *cells, samplers="grid,random", n_trials=20)
+    (note,) = plan.notes
+    assert note.startswith("the grid has 121 cells and the budget 20 trials: a random part")
+    assert "-o" not in note
+
+    plan = plan_in(here, "branin.yaml", CONDITIONAL, samplers="grid,tpe,gp,cmaes", n_trials=4)
+    gp, cmaes, grid = plan.notes
+    assert gp.startswith("sampler gp models only the parameters that every trial has. Those with")
+    assert cmaes.startswith("sampler cmaes models only")
+    assert grid == "the grid has 3 cells, fewer than 4 trials"
+
+
+def test_what_all_samplers_do_unexpectedly_is_noted_once(here: Shell) -> None:
+    given = ["enqueue=[{x1: 0, x2: 0}, {x1: 1, x2: 0}]", "warm_start=[other]"]
+    plan = plan_in(here, "branin.yaml", *given, samplers="random,tpe", n_trials=1)
+    left_out, not_tried = plan.notes
+    assert left_out.startswith("warm_start is left out")
+    assert not_tried.startswith("2 configs are given by `default` and `enqueue` and the budget has")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "samplers", "chosen"),
+    [
+        ([], "random,auto,gp", "gp"),
+        (["sampler=auto"], "gp,auto", "gp"),
+        (["budget.n_trials=300"], "tpe,auto", "tpe"),
+        ([CONDITIONAL], "auto,gp,tpe", "tpe"),
+        (["stages=[[x1], [x2]]", "scheduler=none"], "auto,gp", "gp"),
+    ],
+)
+def test_auto_beside_the_sampler_that_it_chooses_is_refused(
+    here: Shell, overrides: list[str], samplers: str, chosen: str
+) -> None:
+    """They are one: each would ask for what the other asks for."""
+    with pytest.raises(UsageError, match=f"auto is {chosen} here.*Leave out auto or {chosen}"):
+        plan_in(here, "branin.yaml", *overrides, samplers=samplers)
+
+
+def test_what_auto_chooses_is_noted_and_may_be_compared_with_other_options_of_it(
+    here: Shell,
+) -> None:
+    plan = plan_in(here, "branin.yaml", samplers="auto,tpe")
+    assert plan.notes == ("auto is gp here",)
+    other = "sampler={name: gp, n_startup_trials: 3}"
+    plan = plan_in(here, "branin.yaml", other, samplers="auto,gp")
+    assert list(plan.samplers) == ["auto", "gp"]
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -321,6 +382,7 @@ def test_a_range_that_is_yet_to_be_found_is_refused_with_the_way_out(here: Shell
     ("arguments", "problem"),
     [
         (("--samplers", "random,tpee"), "did you mean 'tpe'?"),
+        (("--samplers", "auto,gp"), "--samplers: auto is gp here"),
         (("--seeds", "0"), "--seeds"),
         (("--trials", "0"), "--trials"),
         (("--resume",), "nothing to resume"),
@@ -396,7 +458,8 @@ def test_what_is_told_to_have_ended_is_in_the_database(here: Shell) -> None:
             kept = workspace.studies[key].trials[trial.number]
             assert (kept.state, kept.params) == (trial.state, trial.params)
 
-    progress = Witness(Console(stderr=True), dict.fromkeys(plan.keys, 6))
+    specs = {key: plan.study_spec(key) for key in plan.keys}
+    progress = Witness(Console(stderr=True), specs)
     searches = next(stages(workspace, progress, WorkerClock()))
     assert isinstance(searches, ManyStudies)
     run_on(searches, repeat(1), 2)
@@ -406,12 +469,19 @@ def test_what_is_told_to_have_ended_is_in_the_database(here: Shell) -> None:
 # -- what is told ---------------------------------------------------------------------------------
 
 
-def a_run(sampler: str, index: int, values: list[float], scores: list[float | None]) -> Any:
-    """A study whose trials took two epochs of half a second each; ``scores`` of its re-runs."""
+def a_run(
+    sampler: str, index: int, values: Sequence[float | None], scores: list[float | None]
+) -> Any:
+    """A study whose trials took two epochs of half a second each; ``scores`` of its re-runs.
+
+    The value NaN stands for a trial that failed, None for a config that was refused.
+    """
+    known = [None if value is None or math.isnan(value) else value for value in values]
     trials = [
         create_trial(
-            state=TrialState.FAIL if math.isnan(value) else TrialState.COMPLETE,
-            value=None if math.isnan(value) else value,
+            state=TrialState.FAIL if known[number] is None else TrialState.COMPLETE,
+            value=known[number],
+            system_attrs={"constraints": [1.0]} if value is None else {},
             params={"x": float(number + len(sampler))},
             distributions={"x": optuna.distributions.FloatDistribution(0, 99)},
         )
@@ -419,7 +489,11 @@ def a_run(sampler: str, index: int, values: list[float], scores: list[float | No
     ]
     for number, trial in enumerate(trials):
         trial.number = number
-    best = min(range(len(values)), key=lambda i: math.inf if math.isnan(values[i]) else values[i])
+    best = min(
+        (number for number, trial in enumerate(trials) if trial.value is not None),
+        key=lambda number: trials[number].value,
+        default=0,
+    )
     now = trials[0].datetime_start
     return study_run(
         trials=trials,
@@ -428,7 +502,8 @@ def a_run(sampler: str, index: int, values: list[float], scores: list[float | No
                 EpochRecord(trial_number=number, epoch=e, metrics={}, seconds=0.5, reported_at=now)
                 for e in (1, 2)
             ]
-            for number in range(len(values))
+            for number, value in enumerate(values)
+            if value is not None
         },
         sampler_s=dict.fromkeys(range(len(values)), 0.1),
         reruns=[
@@ -482,7 +557,7 @@ def test_a_clear_difference_is_told_in_words_with_p_share_of_seeds_and_effect() 
 
 
 def test_samplers_that_drew_the_same_configs_are_told_to_have_done_so() -> None:
-    """GP learns from COMPLETE trials alone; if most are stopped early it is random search."""
+    """Neither to be equally good nor to be the same: they may have had too few trials to part."""
     comparison = a_comparison()
     twins = [replace(run, sampler="same") for run in comparison.runs_of("random")]
     others = [run for run in comparison.runs if run.sampler != "same"]
@@ -502,6 +577,7 @@ def test_few_seeds_show_no_difference_however_large() -> None:
     text = comparison_text(a_comparison(n_seeds=4, gain=100.0))
     assert "No significant difference between any two samplers." in text
     assert " beats " not in text
+    assert "could become significant, however large. 7 can." in text.replace("\n ", "")
 
 
 @pytest.mark.parametrize("gain", [1.0, 1e-6, 1e6])
@@ -518,9 +594,131 @@ def test_the_numbers_of_the_table_are_what_they_say() -> None:
     assert best.over_report == pytest.approx(0.5)
     assert best.area == pytest.approx((8 + 4 + 4 + 3) / 4, abs=0.01)
     assert best.rank == 1.0
-    assert best.random_equivalent is None  # random search never gets there
+    assert best.random_equivalent is None  # no random trial was so good
     assert best.trials_to_random == pytest.approx(2.0, abs=0.05)
     assert best.epochs == 8
+
+
+def table_cell(comparison: Comparison, sampler: str, heading: str) -> str:
+    """What the table of the terminal says."""
+    head, *lines = comparison_text(comparison).split("\n\n")[1].splitlines()
+    line = next(line for line in lines if line.startswith(f"{sampler} "))
+    end = head.index(heading) + len(heading)
+    return line[:end].split()[-1]
+
+
+def test_random_equivalents_are_trials_of_all_seeds_and_worst_where_they_have_no_value() -> None:
+    """The best of three draws from 0, 1, 1, 9, 9, 9 (of 6) is 0 with a chance of 1 - (5/6)**3."""
+    comparison = a_comparison(n_seeds=2)
+    others = [run for run in comparison.runs if run.sampler == "same"]
+    runs = [
+        *(a_run("random", index, [1.0, value, 9.0], [1.0] * 3)
+          for index, value in enumerate((0.0, math.nan))),
+        *(a_run("good", index, [9.0, 9 - (1 - (3 / 6) ** 3) * 8 - (1 - (5 / 6) ** 3)], [1.0] * 3)
+          for index in range(2)),
+        *others,
+    ]  # fmt: skip
+    comparison = replace(comparison, runs=tuple(runs))
+    assert sorted(comparison.random_pool) == [-9, -9, -9, -1, -1, 0]
+    assert table_cell(comparison, "good", "= random") == "3.0"
+    assert table_cell(comparison, "random", "= random") == "4.0"  # its budget
+    best = [a_run("good", index, [0.0], [0.0] * 3) for index in range(2)]
+    comparison = replace(comparison, runs=(*runs[:2], *best, *others))
+    assert table_cell(comparison, "good", "= random") == ">6"
+    none = [a_run("random", index, [math.nan], []) for index in range(2)]
+    comparison = replace(comparison, runs=(*none, *best, *others))
+    assert table_cell(comparison, "good", "= random") == "-"
+
+
+def test_seconds_of_the_sampler_are_told_apart_from_those_of_training() -> None:
+    """Four trials of two epochs of half a second; a tenth of a second for each proposal."""
+    comparison = a_comparison(n_seeds=2)
+    assert comparison.timing.training_s["good"] == pytest.approx(4.0)
+    assert comparison.timing.sampler_s["good"] == pytest.approx(0.4)
+    text = comparison_text(comparison).replace("\n ", "")
+    assert "training + of the sampler in a study: random 4.0 + 0.4, good 4.0 + 0.4, same 3" in text
+    for table, n in ((studies_csv(comparison), 4), (curves_csv(comparison), 1)):
+        first = next(csv.DictReader(table.splitlines()))
+        assert float(first["training_s"]) == pytest.approx(n)
+        assert float(first["sampler_s"]) == pytest.approx(n / 10)
+    timing = as_json(comparison)["timing"]
+    assert timing["training_s"]["same"] == pytest.approx(3.0)
+    assert timing["sampler_s"]["same"] == pytest.approx(0.3)
+    assert timing["studies"][0]["training_s"] == pytest.approx(4.0)
+    assert timing["studies"][0]["sampler_s"] == pytest.approx(0.4)
+
+
+def test_curves_over_epochs_and_seconds_show_what_had_been_reached_by_then() -> None:
+    """A trial counts once it has ended: after 2 epochs, or 1.1 s with the sampler's own."""
+    comparison = a_comparison(n_seeds=1)
+    values = comparison.runs_of("good")[0].values
+    for effort, each in (("epochs", 2.0), ("seconds", 1.1)):
+        spent, curves = comparison.curves_over(effort, "good")
+        assert (spent[0], spent[-1]) == (pytest.approx(each), pytest.approx(4 * each))
+        assert curves.shape == (1, len(spent))
+        ended = np.floor(spent / each + 1e-9).astype(int)
+        assert set(ended) == {1, 2, 3, 4}
+        assert curves[0].tolist() == [values[:n].min() for n in ended]
+
+
+def test_curves_over_epochs_begin_with_the_first_success_and_keep_the_last() -> None:
+    runs = [
+        a_run("some", 0, [math.nan, 5.0, 4.0], []),
+        a_run("some", 1, [3.0], []),
+    ]
+    spent, (late, short) = resampled(runs, "epochs")
+    assert np.isnan(late[spent < 4]).all()
+    assert set(late[(spent >= 4) & (spent < 6)]) == {5.0}
+    assert late[-1] == 4.0
+    assert set(short) == {3.0}
+
+
+def test_a_config_that_was_refused_is_no_trial_of_a_curve() -> None:
+    """It has cost nothing, so that the budget begins behind it; its sampler's time is counted."""
+    comparison = a_comparison(n_seeds=1)
+    refused = a_run("good", 0, [None, None, 4.0, None, 3.0, 2.0, 1.0], [1.0] * 3)
+    others = [run for run in comparison.runs if run.sampler != "good"]
+    comparison = replace(comparison, runs=(refused, *others))
+    assert comparison.mean_curve("good").tolist() == [4.0, 3.0, 2.0, 1.0]
+    assert refused.epochs.tolist() == [2, 4, 6, 8]
+    assert refused.sampler_s == pytest.approx([0.3, 0.5, 0.6, 0.7])
+    rows = csv.DictReader(curves_csv(comparison).splitlines())
+    assert [row["trial"] for row in rows if row["sampler"] == "good"] == ["2", "4", "5", "6"]
+    (row,) = (r for r in csv.DictReader(studies_csv(comparison).splitlines()) if r["trial"] == "6")
+    assert (row["n_trials"], row["n_infeasible"]) == ("4", "3")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "difference", "groups"),
+    [
+        ([1.0, 2.0, 3.0], 0.5, []),
+        ([1.0, 2.0, 3.0], 1.0, []),  # apart by the critical difference: told apart
+        ([1.0, 2.0, 3.0], 1.5, [(0, 1), (1, 2)]),
+        ([1.0, 2.0, 3.0], 2.5, [(0, 2)]),
+        ([1.0, 1.2, 2.9, 3.0], 1.0, [(0, 1), (2, 3)]),
+        ([1.5, 1.5], 1.0, [(0, 1)]),
+        ([1.0, 1.9, 2.8, 3.0], 1.2, [(0, 1), (1, 3)]),
+    ],
+)
+def test_bars_join_all_that_are_not_told_apart(
+    ranks: list[float], difference: float, groups: list[tuple[int, int]]
+) -> None:
+    """As long as they can be: none lies within another."""
+    assert cliques(ranks, difference) == groups
+
+
+def test_the_rank_figure_joins_what_its_critical_difference_does_not_tell_apart() -> None:
+    """Ten seeds of three: ranks 1, 2.5 and 2.5 at a critical difference of 1.05."""
+    comparison = a_comparison()
+    (axes,) = ranks_figure(comparison).axes
+    bars = [sorted(line.get_xdata()) for line in axes.lines if line.get_linewidth() == 4]
+    assert comparison.critical_difference == pytest.approx(1.05, abs=0.01)
+    assert bars == [[pytest.approx(2.5, abs=0.05), pytest.approx(2.5, abs=0.05)]]
+    words = [text.get_text().strip() for text in axes.texts]
+    assert {"good 1.00", "random 2.50", "same 2.50", "critical difference 1.05"} <= set(words)
+    none = ranks_figure(a_comparison(n_seeds=2)).axes[0]
+    assert none.get_title(loc="left").startswith("Friedman's test tells none apart")
+    assert len([line for line in none.lines if line.get_linewidth() == 4]) == 1
 
 
 def test_a_study_that_ends_early_keeps_its_incumbent() -> None:
@@ -561,9 +759,25 @@ def test_the_files_hold_everything_and_are_the_same_each_time(tmp_path: Path) ->
     rows = list(csv.DictReader((tmp_path / "one" / "curves.csv").open()))
     assert len(rows) == 10 * (4 + 4 + 3)
     assert [row["epochs"] for row in rows[:4]] == ["2", "4", "6", "8"]
+    result = json.loads((tmp_path / "one" / "results.json").read_text())
+    all_spent = {"trials": 4, "epochs": 8, "seconds": 4.4}
+    for effort, curves in (
+        *((effort, result["curves"]) for effort in ("trials", "epochs")),
+        ("seconds", result["timing"]["curves"]),
+    ):
+        assert list(curves) == ["random", "good", "same"]
+        curve = curves["good"][effort]
+        assert len({len(points) for points in curve.values()}) == 1
+        assert curve["mean"][0] == pytest.approx(8.0)
+        assert curve["mean"][-1] == pytest.approx(3.0, abs=0.01)
+        assert curve["low"][-1] < curve["mean"][-1] < curve["high"][-1]
+        assert curve["spent"][-1] == pytest.approx(all_spent[effort])
     page = (tmp_path / "one" / "report.html").read_text()
+    assert "Note: the grid has 3 cells, fewer than 4 trials." in page
     assert "good beats random" in page
     assert page.count("data:image/png;base64,") == 3
+    assert re.search(r'training s</th>\s*<th scope="col" class="n">sampler s</th>', page)
+    assert re.search(r'<td class="n">4\.00</td>\s*<td class="n">0\.40</td>', page)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from one_worker import OneWorker
 from optuna.trial import TrialState
 
-from hpo.errors import NoSuccessfulTrialError
+from hpo.errors import UsageError
 from hpo.results import choose_finalists
 from hpo.spec import LimitSpec
 from storage import constraints_of, is_infeasible, was_refused
@@ -106,11 +106,24 @@ def test_a_stopped_trial_is_judged_by_nothing_but_its_last_epoch(begin: Begin) -
 
 def test_an_unknown_quantity_of_a_users_trainable_fails_with_what_there_is(begin: Begin) -> None:
     worker = begin(("seconds: {max", "secnds: {max"))
-    with pytest.raises(NoSuccessfulTrialError, match="first 5 trials all failed in one way"):
+    with pytest.raises(UsageError, match="knows no 'secnds'"):
         worker.search("constraints.weights.max=99")
     reason = worker.study.trials[0].user_attrs["fail_reason"]
     assert "constraints.secnds: trainable 'widths:train' knows no 'secnds'" in reason
     assert "before training: weights; it reports: score, seconds" in reason
+
+
+def test_what_nobody_tells_ends_the_search_with_its_first_whole_training(begin: Begin) -> None:
+    """Also where a scheduler stops most: another thirty trials would end alike."""
+    asha = "grid\nscheduler: {name: asha, grace_epochs: 1, reduction_factor: 3}"
+    worker = begin(
+        ("seconds: {max", "secnds: {max"),
+        ("grid", asha),
+        ("n_trials: 6", "n_trials: 6, max_epochs: 2"),
+    )
+    with pytest.raises(UsageError, match=r"stopped: constraints\.secnds: .* -o name=[a-z]+-2$"):
+        worker.search("constraints.weights.max=99")
+    assert sum(trial.state == TrialState.FAIL for trial in worker.study.trials) == 1
 
 
 def test_a_limited_quantity_that_is_no_number_fails_as_nan(begin: Begin) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from one_worker import KilledError, OneWorker
 
-from hpo.search import ANSWERED_BY
 from hpo.search.holding import FIRST_VALUE
+from storage import ANSWERED_BY
 
 COMMON = """
 name: common

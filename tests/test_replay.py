@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,15 +18,17 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from test_schedulers import Trial
 
+from hpo.curves import Curve
 from hpo.execution import TrialDrive
 from hpo.execution.actor import result_of
 from hpo.places import Places
-from hpo.replay import Replay, Wanted, replay_study
+from hpo.replay import Replay, Wanted, replay_study, simulated_search
 from hpo.search import StudySource
+from hpo.simulation import ServedCurves, trained_configs
 from hpo.spec import parse_spec
 from hpo.tasks import TrialTask
-from hpo.workspace import open_workspace
-from storage import open_optuna_storage
+from hpo.workspace import find_workspace, open_workspace
+from storage import is_infeasible, open_optuna_storage, was_answered, was_refused
 
 STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 SPEC = """
@@ -61,43 +65,63 @@ def study_of(shell: Shell, name: str = "studied") -> optuna.Study:
     return optuna.load_study(study_name=name, storage=open_optuna_storage(shell.storage_url))
 
 
-def replayed(shell: Shell, **wanted: Any) -> Replay:
+def replayed(shell: Shell, name: str = "studied", **wanted: Any) -> Replay:
     places = Places.of(shell.folder, {})
-    return replay_study("studied", places, Wanted(**wanted), lambda _: None)
+    return replay_study(name, places, Wanted(**wanted), lambda _: None)
 
 
-def write_study(shell: Shell, text: str, *overrides: str, n_trials: int | None = None) -> None:
-    """A study as a run leaves it, ended after ``n_trials``: trained here, one trial at a time."""
-    spec = parse_spec(text, "spec.yaml", overrides)
+def write_study(
+    shell: Shell, text: str, *overrides: str, n_trials: int | None = None, n_workers: int = 1
+) -> None:
+    """A study as a run leaves it, ended after ``n_trials``, by workers that take turns."""
+    spec = parse_spec(text, "spec.yaml", overrides, [shell.folder])
     workspace = open_workspace(spec, Places.of(shell.folder, {}), None)
-    record = partial(workspace.ledger.put_epoch, workspace.experiment.id)
-    source = StudySource(workspace.study, spec, workspace.tasks, record_epoch=record)
-    n_left = n_trials or spec.budget.n_trials
-    while n_left and (task := source.next_task()) is not None:
-        train(source, task)
-        n_left -= 1
+    ledger, experiment_id = workspace.ledger, workspace.experiment.id
+    source = StudySource(
+        workspace.study,
+        spec,
+        replace(workspace.tasks, import_paths=(shell.folder,)),
+        record_epoch=partial(ledger.put_epoch, experiment_id),
+        recorded_epochs=lambda number: ledger.epochs(experiment_id, number).get(number, []),
+    )
+    running: list[tuple[TrialTask, TrialDrive]] = []
+    n_left = n_trials or sys.maxsize
+    while True:
+        while n_left and len(running) < n_workers and (task := source.next_task()) is not None:
+            running.append((task, TrialDrive(task)))
+            source.scheduler.on_trial_add(None, Trial(str(task.number)))  # type: ignore[arg-type]
+            n_left -= 1
+        if not running:
+            return
+        turn = running.pop(0)
+        if goes_on(source, *turn):
+            running.append(turn)
 
 
-def train(source: StudySource, task: TrialTask) -> None:
-    """Train until the trainable or the scheduler ends it."""
-    drive, trial = TrialDrive(task), Trial(str(task.number))
-    scheduler: Any = source.scheduler
-    scheduler.on_trial_add(None, trial)
-    while (report := drive.next_report()).ending is None:
-        result = result_of(task, report)
-        if scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:
-            break
+def goes_on(source: StudySource, task: TrialTask, drive: TrialDrive) -> bool:
+    """Train an epoch; whether neither the trainable nor the scheduler has ended it."""
+    report, trial, scheduler = drive.next_report(), Trial(str(task.number)), source.scheduler
+    told: tuple[Any, ...] = (None, trial, result_of(task, report))
+    if report.ending is None and scheduler.on_trial_result(*told) == TrialScheduler.CONTINUE:
         source.reported(task, report)
-    scheduler.on_trial_complete(None, trial, result_of(task, report))
+        return True
+    scheduler.on_trial_complete(*told)
     source.ended(task, report)
+    return False
 
 
 def test_the_record_has_the_best_so_far_of_the_study_exactly(studied: Shell) -> None:
-    timeline = replayed(studied, n_seeds=1).strategies[0].timelines[0]
-    trials = study_of(studied).trials
+    assert_record_is_the_study(studied, "studied")
+
+
+def assert_record_is_the_study(shell: Shell, name: str) -> None:
+    """The first row of a replay has the best-so-far of what is COMPLETE and feasible."""
+    timeline = replayed(shell, name, n_seeds=1).strategies[0].timelines[0]
+    trials = study_of(shell, name).trials
     begin = min(trial.datetime_start for trial in trials if trial.datetime_start)
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.datetime_complete]
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and not is_infeasible(t)]
     complete.sort(key=lambda trial: trial.datetime_complete or begin)
+    assert complete
     values = np.minimum.accumulate([trial.value or 0.0 for trial in complete])
     ends = [(t.datetime_complete or begin) - begin for t in complete]
     is_better = np.diff(values, prepend=np.inf) < 0
@@ -117,20 +141,155 @@ def test_so_it_does_with_the_study_of_a_real_run(shell: Shell) -> None:
     assert_repeats(shell)
 
 
-def assert_repeats(shell: Shell) -> None:
+def assert_repeats(shell: Shell, name: str = "studied") -> None:
     """Same sampler, scheduler and seed: every config, curve and decision is the recorded one."""
-    result = replayed(shell, n_seeds=1, workers=[1])
+    result = replayed(shell, name, n_seeds=1, workers=[1])
     record, simulated = (strategy.timelines[0] for strategy in result.strategies)
-    trials = study_of(shell).trials
-    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
-    for course, recorded in zip(simulated.courses, record.courses, strict=True):
+    trials = study_of(shell, name).trials
+    assert {TrialState.COMPLETE, TrialState.PRUNED} <= {trial.state for trial in trials}
+    assert asked_again(shell, name) == {t.number: t.params for t in trials if not was_answered(t)}
+    for course, recorded in zip(simulated.courses, record.trained, strict=True):
         trial = trials[course.number]
+        assert course.is_infeasible == recorded.is_infeasible
         assert STATES[course.state] == trial.state
         assert dict(enumerate(course.values, start=1)) == trial.intermediate_values
         assert list(course.seconds) == list(recorded.seconds)
     best = simulated.best_so_far("minimize")[1]
     assert best.tolist() == record.best_so_far("minimize")[1].tolist()
     assert simulated.origins.keys() == {"recorded"}
+    assert result.error is None  # nothing was predicted
+
+
+def asked_again(shell: Shell, name: str) -> dict[int, dict[str, Any]]:
+    """The params that the study's own search asks one worker to train, by the trial's number."""
+    workspace = find_workspace(name, Places.of(shell.folder, {}))
+    spec, asked = workspace.spec, {}
+    epochs, trials = workspace.ledger.epochs(workspace.experiment.id), workspace.study.trials
+    curves = ServedCurves(
+        trained_configs(trials, epochs, spec.objective.metric, spec.constraints),
+        spec.search_space,
+        max_epochs=spec.budget.max_epochs,
+        start_s=0.0,
+        seed=spec.seed,
+        constraints=spec.constraints,
+    )
+
+    def remembered(task: TrialTask) -> Curve:
+        asked[task.number] = {name: task.config[name] for name in spec.search_space}
+        return curves(task)
+
+    simulated_search(spec, remembered, n_workers=1)
+    return asked
+
+
+LIMITED = """
+name: limited
+trainable: limited:train
+objective: {metric: loss, direction: minimize}
+search_space:
+  size: {type: float, low: 1, high: 10}
+  y: {type: float, low: 0, high: 1}
+sampler: {name: tpe, n_startup_trials: 8}
+scheduler: {name: asha, reduction_factor: 2}
+constraints: {weights: {max: 25}, latency: {max: 0.9}}
+budget: {n_trials: 24, max_epochs: 3}
+concurrency: 1
+"""
+LIMITED_TRAINABLE = """
+def train(config):
+    for epoch in (1, 2, 3):
+        loss = 20 - config["size"] - 3 * config["y"] + 3 / epoch
+        yield {"loss": loss, "latency": config["y"] + 0.1 * epoch}
+
+def constraints(config, trial):
+    return {"weights": config["size"] ** 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def limited(folder: Shell) -> Shell:
+    """The folder of a study whose best trials break a limit: of size before, of latency after."""
+    folder.write("limited.py", LIMITED_TRAINABLE)
+    write_study(folder, LIMITED)
+    return folder
+
+
+def test_a_study_with_constraints_is_repeated_with_its_infeasible_trials(limited: Shell) -> None:
+    trials = study_of(limited, "limited").trials
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    best = min(complete, key=lambda trial: trial.value or np.inf)
+    assert is_infeasible(best)
+    assert any(was_refused(trial) for trial in trials)
+    assert_repeats(limited, "limited")
+    assert_record_is_the_study(limited, "limited")
+
+
+def test_other_searches_of_it_keep_the_constraints_too(limited: Shell) -> None:
+    """None finds what only a config beyond a limit can have, but for the surrogate's error."""
+    result = replayed(limited, "limited", samplers=["random"], n_seeds=3, n_trials=40)
+    best_feasible = 20 - 5 - 3 * 0.6 + 1
+    assert min(result.strategies[1].final_values("minimize")) > best_feasible - 0.5
+    for timeline in result.strategies[1].timelines:
+        refused = [course for course in timeline.courses if course.state == "failed"]
+        assert len(refused) > 15  # 56 % of all configs are too large, and count for no trial
+        assert all(course.is_infeasible and not course.values for course in refused)
+        assert len(timeline.courses) - len(refused) == 40
+    assert result.limits_error is not None
+    assert result.limits_error.n_judged > 10
+    assert result.limits_error.share is not None
+    assert result.limits_error.share_of_guess is not None
+    assert result.limits_error.share < 0.6 * result.limits_error.share_of_guess
+
+
+def test_a_study_in_which_nothing_is_feasible_is_refused(limited: Shell) -> None:
+    nothing = ("name=nothing", "constraints={latency: {max: 0.01}}", "scheduler=none")
+    write_study(limited, LIMITED, *nothing, n_trials=3)
+    done = limited.hpo("replay", "nothing")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "one of them COMPLETE and feasible; 'nothing' has 3, of which 0" in done.stderr
+
+
+ANSWERED = (
+    "name=answered",
+    "trial_seed=common",
+    "search_space.x1.step=5",
+    "search_space.x2.step=5",
+    "budget.n_trials=24",
+)
+
+
+def test_what_was_answered_from_the_record_is_no_training(folder: Shell) -> None:
+    """It is answered once more in the replay, so that all is as recorded."""
+    write_study(folder, SPEC, *ANSWERED)
+    trials = study_of(folder, "answered").trials
+    answered = [trial for trial in trials if was_answered(trial)]
+    assert answered
+    assert_repeats(folder, "answered")
+    assert_record_is_the_study(folder, "answered")
+    result = replayed(folder, "answered", n_seeds=1)
+    record, simulated = (strategy.timelines[0] for strategy in result.strategies)
+    assert len(record.courses) == 24
+    assert record.n_epochs == simulated.n_epochs
+    assert all(second > 0 for course in simulated.courses for second in course.seconds)
+    assert result.start_s > 0
+
+
+def test_what_knows_nothing_of_others_is_repeated_by_any_number_of_workers(folder: Shell) -> None:
+    """Three trained at a time: all configs are known beforehand, and nothing is stopped."""
+    apart = (
+        "name=apart",
+        "sampler=sobol",
+        "scheduler=none",
+        "budget={n_trials: 10, max_epochs: 2}",
+    )
+    write_study(folder, SPEC, *apart, n_workers=3)
+    assert_record_is_the_study(folder, "apart")
+    result = replayed(folder, "apart", n_seeds=1, workers=[1, 3])
+    record, *simulated = (
+        {course.number: tuple(course.values) for course in strategy.timelines[0].courses}
+        for strategy in result.strategies
+    )
+    assert simulated == [record, record]
     assert result.error is None  # nothing was predicted
 
 
@@ -193,7 +352,10 @@ def test_json_is_the_same_twice_but_for_the_time_it_took(studied: Shell) -> None
         (["studied", "--schedulers", "pbt"], "--schedulers pbt: cannot be replayed: a config that"),
         (["studied", "--samplers", "tpee"], "--samplers tpee: unknown sampler 'tpee'; did you"),
         (["studied", "--schedulers", "ash"], "did you mean 'asha'?"),
-        (["studied", "--samplers", "grid"], "sampler grid needs a finite number of values"),
+        (
+            ["studied", "--samplers", "grid"],
+            "'studied' was searched with x1, x2 continuous",
+        ),
         (["studied", "--workers", "0"], "--workers must be at least 1, got 0"),
         (["studied", "--workers", "4,many"], "--workers takes whole numbers such as 1,4,16"),
         (["studied", "--seeds", "0"], "--seeds must be at least 1, got 0"),
@@ -250,7 +412,7 @@ def test_gp_with_many_workers_is_allowed_and_its_cost_told(folder: Shell) -> Non
     write_study(folder, BRANIN, "name=many", "budget={n_trials: 12, max_epochs: 3}")
     done = folder.hpo("replay", "many", "--samplers", "gp", "--workers", "1024", "--seeds", "1")
     assert done.returncode == 0, done.stderr
-    assert "gp takes about 0.1 s a proposal" in done.stderr
+    assert "gp takes about 0.05 s a proposal" in done.stderr
 
 
 TABLE_SPEC = """
@@ -288,6 +450,29 @@ def test_a_table_is_searched_in_place_of_a_study(folder: Shell) -> None:
     assert (one["makespan_s"], six["makespan_s"]) == (180.0, 30.0)
     assert one["shares"] == {"recorded": 1.0, "interpolated": 0.0, "extrapolated": 0.0}
     assert json.loads(done.stdout)["surrogate_error"] is None
+
+
+def test_what_a_strategy_does_unexpectedly_is_said_once_with_options_of_replay(
+    folder: Shell,
+) -> None:
+    width = "width: {type: int, low: 1, high: 3, when: {net: a}}"
+    net = "net: {type: categorical, choices: [a, b]}"
+    folder.write(
+        "warned.yaml",
+        TABLE_SPEC.replace("n_trials: 6", "n_trials: 4").replace(
+            "width: {type: categorical, choices: [8, 16]}", f"{net}\n  {width}"
+        ),
+    )
+    folder.write("warned.csv", "lr,net,width,value\n0.1,a,1,5\n0.2,b,,6\n0.3,a,3,7\n")
+    done = folder.hpo(
+        *("replay", "warned.yaml", "--table", "warned.csv", "--samplers", "grid,gp"),
+        *("--workers", "1,2", "--seeds", "1"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the grid has 12 cells and the budget 4 trials") == 1
+    assert "For all of it: --trials 12" in done.stderr
+    assert done.stderr.count("sampler gp models only the parameters that every trial has") == 1
+    assert "A sampler that models them: --samplers tpe" in done.stderr
 
 
 def test_a_table_of_curves_is_searched_with_a_scheduler(folder: Shell) -> None:

@@ -21,7 +21,8 @@ from plotly.offline import get_plotlyjs
 from selenium.webdriver import Chrome
 
 from hpo.results import REPORT_FILE, Outcome, figures, read_outcome, write_report
-from hpo.results.summary import trials_line
+from hpo.results.summary import summary, trials_line
+from hpo.search import named_search
 from storage import (
     ExperimentRecord,
     ExportRecord,
@@ -34,6 +35,7 @@ from storage import (
     put_constraints,
     put_intermediate_value,
     put_search_end,
+    record_sampler,
 )
 
 HOSTILE = "<script>document.title=1</script>"
@@ -76,8 +78,21 @@ class Sample:
 
     def reruns(self, number: int, values: Sequence[float | None], reason: str = "") -> None:
         """Re-runs of a finalist; None is one that failed."""
+        self._add(self.ledger.add_rerun, number, values, reason)
+
+    def confirmations(self, number: int, values: Sequence[float | None], reason: str = "") -> None:
+        """The winner on seeds that chose nothing; None is one that failed."""
+        self._add(self.ledger.add_confirmation, number, values, reason)
+
+    def _add(
+        self,
+        add: Callable[[str, RerunRecord], None],
+        number: int,
+        values: Sequence[float | None],
+        reason: str,
+    ) -> None:
         for seed_index, value in enumerate(values):
-            self.ledger.add_rerun(
+            add(
                 "id",
                 RerunRecord(
                     trial_number=number,
@@ -308,6 +323,61 @@ def test_a_finalist_that_fails_on_a_fresh_seed_does_not_win(begin: Callable[...,
     assert "No finalist has succeeded on all 2 fresh seeds." in page
     assert "re-run of trial 0, seed 2</th><td>MemoryError: too large" in page
     assert "The test set was read 2 times: trial 0, 7." in page
+
+
+def test_confirmations_are_what_is_told_and_failed_ones_are_not_hidden(
+    begin: Callable[..., Sample],
+) -> None:
+    sample = begin()
+    sample.trial(0.9)
+    sample.reruns(0, [0.8, 0.84])
+    sample.confirmations(0, [0.6, None, 0.7], reason="MemoryError: too large")
+    page = sample.page()
+    assert "0.6500" in page[page.index('class="cards"') : page.index("</section>")]
+    told = "2 fresh seeds that did not choose it; it FAILED on 1 more"
+    assert f"mean over {told}." in page
+    assert 'on 3 seeds that did not choose, 1 FAILED</th> <td class="n">0.6500' in page
+    assert "confirmation of trial 0, seed 2</th><td>MemoryError: too large" in page
+    assert re.search(r"confirmations</th> <td class=\"n\">3</td> <td class=\"n\">4.50</td>", page)
+    assert f"val_score 0.6500 +- 0.0500 (standard error), {told}" in summary(
+        sample.outcome(), sample.folder
+    )
+
+
+def test_if_every_confirmation_failed_the_seeds_that_chose_are_named_as_such(
+    begin: Callable[..., Sample],
+) -> None:
+    sample = begin()
+    sample.trial(0.9)
+    sample.reruns(0, [0.8, 0.84])
+    sample.confirmations(0, [None, None], reason="MemoryError: too large")
+    told = "2 fresh seeds that chose it; it FAILED on 2 more"
+    assert f"mean over {told}." in sample.page()
+    assert told in summary(sample.outcome(), sample.folder)
+
+
+def test_finalists_that_are_not_told_apart_are_named(begin: Callable[..., Sample]) -> None:
+    """Trial 1 is close to trial 0, trial 2 is not; re-runs may cost a quarter of six trials."""
+    sample = begin(("{k: 2,", "{k: 3,"))
+    for value in (0.9, 0.8, 0.7):
+        sample.trial(value)
+    sample.reruns(0, [0.80, 0.84])
+    sample.reruns(1, [0.79, 0.83])
+    sample.reruns(2, [0.10, 0.12])
+    assert "Trial 0 is not clearly better than trial 1: standard errors overlap." in sample.page()
+    assert "more than the 0.25 (<code>max_share</code>) of 6 trials" in sample.page()
+    told = "trial 0, best mean of 3 finalists, not clearly better than trial 1\n"
+    assert told in summary(sample.outcome(), sample.folder)
+
+
+def test_the_rule_of_auto_is_told_with_what_it_chose(begin: Callable[..., Sample]) -> None:
+    sample = begin()
+    sample.trial(0.9)
+    record_sampler(sample.study, *named_search(sample.outcome().spec, 6, 0))
+    assert (
+        "Sampler auto (gp): 6 trials (at most 200) over 2 parameters (at most 20), none of them "
+        "conditional; scheduler none."
+    ) in sample.page()
 
 
 ONE_PARAMETER = (f"  '{HOSTILE}': {{type: categorical, choices: [relu, '{CHOICE}']}}\n", "")

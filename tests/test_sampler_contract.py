@@ -1,6 +1,7 @@
 """Optuna's own contract, kept by every sampler that we build or wrap.
 
-A grid is left out: it knows the parameters of its space and no others.
+Two are left out, a grid and a search in stages: they know the parameters of their space and no
+others.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from optuna.testing.pytest_samplers import (
     SingleOnlySamplerTestCase,
 )
 
-from hpo.search import build_sampler
+from hpo.search import TimedSampler, build_sampler
 from hpo.spec import CmaesSpec, GpSpec, Nsga2Spec, RandomSpec, SamplerSpec, SobolSpec, TpeSpec
 
 MakeSampler = Callable[[], BaseSampler]
@@ -51,7 +52,20 @@ class TestGp(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTes
         return built(GpSpec(name="gp", n_startup_trials=1))
 
 
-class TestCmaes(BasicSamplerTestCase, SingleOnlySamplerTestCase):
+class TestGpOfSeveral(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> MakeSampler:
+        spec = GpSpec(name="gp", n_startup_trials=1)
+        return lambda: build_sampler(spec, {}, study_seed=0, n_trials=10, n_objectives=2)
+
+
+class TestTimed(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> MakeSampler:
+        return lambda: TimedSampler(built(TpeSpec(name="tpe", n_startup_trials=1))())
+
+
+class TestCmaes(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self) -> MakeSampler:
         return built(CmaesSpec(name="cmaes"))

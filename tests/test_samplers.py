@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from test_space import conditional_spaces, small
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from hpo.search import (
     SAMPLERS,
@@ -24,6 +25,7 @@ from hpo.search import (
     grid,
     named_sampler,
 )
+from hpo.search.shown import with_trials
 from hpo.spec import (
     AutoSpec,
     CategoricalParameter,
@@ -32,6 +34,7 @@ from hpo.spec import (
     GpSpec,
     GridSpec,
     IntParameter,
+    Nsga2Spec,
     RandomSpec,
     SamplerSpec,
     SobolSpec,
@@ -152,6 +155,20 @@ def test_every_sampler_draws_only_configs_that_the_validator_accepts(
     study = optuna.create_study(sampler=build_sampler(spec_of(kind), space, seed, N_TRIALS))
     for params in search(study, space, N_TRIALS):
         assert check_params(space, params) == []
+
+
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {CmaesSpec}, key=name_of), ids=name_of)
+@settings(deadline=None, max_examples=5)
+@given(space=conditional_spaces(small), seed=st.integers(0, 99))
+def test_so_does_every_sampler_of_several_objectives(
+    kind: type[Any], space: Space, seed: int
+) -> None:
+    sampler = build_sampler(spec_of(kind), space, seed, N_TRIALS, n_objectives=2)
+    study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
+    for number in range(N_TRIALS):
+        trial = ask(study, space)
+        assert check_params(space, trial.params) == []
+        study.tell(trial, [number % 3, number % 2])
 
 
 @every_sampler
@@ -307,6 +324,65 @@ def test_a_model_keeps_away_from_where_trials_fail(name: str) -> None:
     assert failed < 5 * 20 / 3
 
 
+@pytest.mark.parametrize(
+    ("spec", "n_objectives", "n_trials"),
+    [
+        (CmaesSpec(name="cmaes"), 1, 60),
+        (Nsga2Spec(name="nsga2", population_size=8), 2, 60),
+        (GpSpec(name="gp", n_startup_trials=8), 2, 20),
+    ],
+    ids=["cmaes", "nsga2", "gp of several"],
+)
+def test_so_do_samplers_that_are_none_of_ours(
+    spec: SamplerSpec, n_objectives: int, n_trials: int
+) -> None:
+    """Of the second half of the trials, a third at most lies where all fail."""
+    space: Space = {name: FloatParameter(type="float", low=0, high=1) for name in ("x", "y")}
+    failed = 0
+    for seed in range(3):
+        study = optuna.create_study(
+            directions=["minimize"] * n_objectives,
+            sampler=build_sampler(spec, space, seed, n_trials, n_objectives),
+        )
+        for number in range(n_trials):
+            trial = ask(study, space)
+            if trial.params["x"] > 0.5:
+                study.tell(trial, state=TrialState.FAIL)
+                failed += number >= n_trials // 2
+            else:
+                drawn = repr(trial.params).encode()
+                study.tell(trial, [zlib.crc32(drawn, index) for index in range(n_objectives)])
+    assert failed < 3 * (n_trials // 2) / 3
+
+
+@pytest.mark.parametrize("n_objectives", [1, 2])
+def test_a_process_computes_with_one_thread_and_leaves_the_others_as_they_were(
+    n_objectives: int,
+) -> None:
+    """The matrices are small: a second thread makes it slower, and belongs to a trial."""
+    sampler = build_sampler(GpSpec(name="gp", n_startup_trials=3), LINE, 0, 9, n_objectives)
+    study = optuna.create_study(directions=["minimize"] * n_objectives, sampler=sampler)
+    while len(study.trials) < 5:
+        trial = ask(study, LINE)
+        study.tell(trial, [trial.params["x"]] * n_objectives)
+    used: list[set[int]] = []
+
+    def seen(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        used.append({pool["num_threads"] for pool in threadpool_info()})
+        return trials
+
+    with threadpool_limits(2):
+        trial = study.ask()
+        frozen, watched = study.trials[-1], with_trials(study, seen)
+        searched = sampler.infer_relative_search_space(watched, frozen)
+        used.clear()
+        sampler.sample_relative(watched, frozen, searched)
+        assert used
+        assert set().union(*used) == {1}
+        assert {pool["num_threads"] for pool in threadpool_info()} == {2}
+    study.tell(trial, [0.0] * n_objectives)
+
+
 @pytest.mark.parametrize("n_seeds", [1, 3])
 def test_no_config_is_proposed_twice_for_one_seed(n_seeds: int) -> None:
     """Ten configs, thirty trials: with three seeds each config may come three times, if at all."""
@@ -343,14 +419,21 @@ def test_points_of_sobol_fill_a_space_evenly() -> None:
     assert sorted(int(p["x2"] / 15 * 16) for p in params) == list(range(16))
 
 
+FEW = "trials (at most 200) over 2 parameters (at most 20), none of them conditional"
+
+
 @pytest.mark.parametrize(
     ("space", "n_trials", "chosen"),
     [
-        (PLANE, 30, "auto (gp): 30 trials over 2 unconditional parameters"),
+        (
+            PLANE,
+            30,
+            f"auto (gp): 30 {FEW}",
+        ),
         (
             {"activation": GRID["activation"], "lr": MIXED["lr"]},
             200,
-            "auto (gp): 200 trials over 2 unconditional parameters",
+            f"auto (gp): 200 {FEW}",
         ),
         (PLANE, 201, "auto (tpe): 201 trials are more than 200"),
         (MIXED, 30, "auto (tpe): some parameters are conditional"),

@@ -31,7 +31,7 @@ from hpo.simulation import (
 )
 from hpo.simulation.outcome import common_times
 from hpo.simulation.surrogate import Encoding
-from hpo.spec import ExperimentSpec, parse_spec
+from hpo.spec import ExperimentSpec, LimitSpec, parse_spec
 from hpo.tasks import EpochReport, TaskFactory, TaskList, TaskSource, TrialTask
 from storage import create_study
 from trainables.analytic import branin as branin_function
@@ -235,6 +235,81 @@ def test_of_a_config_trained_several_times_the_seed_chooses() -> None:
     assert [curves(asked(1.0, 1.0, seed=seed)).values[0] for seed in (3, 4, 5)] == [0, 1, 2]
 
 
+def test_a_training_on_the_trials_own_seed_comes_before_the_others() -> None:
+    """Of several on that seed the trial of the same number: it may have been stopped later."""
+    numbered = [
+        whole(1.0, 1.0, values=(float(k),) * 4, seed=seed, number=number)
+        for k, (seed, number) in enumerate([(7, 3), (8, 4), (8, 0)])
+    ]
+    curves = served(numbered)
+    assert [curves(asked(1.0, 1.0, seed=seed)).values[0] for seed in (7, 8, 5)] == [0, 2, 2]
+
+
+LIMITS = {"weights": LimitSpec(max=5.0), "latency": LimitSpec(max=10.0)}
+
+
+def limited(x1: float, x2: float, **keys: Any) -> Trained:
+    """Refused beyond x1 = 0 for its weights; its latency is x2 + epoch, told in the second half."""
+    facts, latency = {"weights": x1 + 5}, (np.nan, np.nan, x2 + 3, x2 + 4)
+    if x1 <= 0:
+        return whole(x1, x2, **{"facts": facts, "limited": {"latency": latency}, **keys})
+    failure = replace(FAILURE, fail_cause="infeasible", facts=facts)
+    return whole(x1, x2, values=(), seconds=(), facts=facts, failure=failure)
+
+
+def limited_curves(*more: Trained) -> ServedCurves:
+    space = parse_spec(SPEC, "branin.yaml", import_paths=None).search_space
+    points = np.linspace(-4, 5, 6), np.linspace(1, 14, 6)
+    trained = [limited(x1, x2) for x1 in points[0] for x2 in points[1]]
+    return ServedCurves(
+        [*trained, *more], space, max_epochs=4, start_s=0.5, seed=0, constraints=LIMITS
+    )
+
+
+def within_limits(x1: float, x2: float) -> TrialTask:
+    return replace(asked(x1, x2), constraints=LIMITS)
+
+
+def test_a_config_is_refused_where_what_is_limited_is_predicted_to_be_beyond() -> None:
+    curves = limited_curves()
+    refused = curves(within_limits(1.2, 5.0))
+    assert refused.failure is not None
+    assert refused.failure.is_infeasible
+    assert refused.failure.facts == {"weights": pytest.approx(6.2, abs=0.2)}
+    assert refused.failure.fail_place == "infeasible: constraints.weights.max=5"
+    assert (refused.values, refused.start_s) == ((), 0.5)
+    near = curves(within_limits(-0.3, 5.0))  # a refused one is the nearest
+    assert near.failure is None
+    assert near.facts == {"weights": pytest.approx(4.7, abs=0.2)}
+    assert near.limited["latency"] == pytest.approx([np.nan, np.nan, 8, 9], abs=0.3, nan_ok=True)
+
+
+def test_a_stopped_training_goes_on_with_what_it_told_of_its_limits() -> None:
+    """As the others are predicted, from where it stopped."""
+    latency = (np.nan, np.nan, 20.0)
+    stopped = limited(
+        *(-2.0, 6.0),
+        values=whole(-2.0, 6.0).values[:3],
+        seconds=(2.0,) * 3,
+        is_stopped=True,
+        limited={"latency": latency},
+    )
+    going_on = limited_curves(stopped)(within_limits(-2.0, 6.0))
+    assert going_on.limited["latency"][2] == 20.0
+    assert going_on.limited["latency"][3] == pytest.approx(21.0, abs=2.0)
+
+
+def test_how_often_a_config_is_judged_wrongly_is_told() -> None:
+    """Half of the configs are refused, and of the others those with a latency beyond 10."""
+    error = limited_curves().limits_error
+    assert error is not None
+    assert error.n_judged == 36
+    assert error.share is not None
+    assert error.share < 0.5 * 6 / 36
+    assert error.share_of_guess == pytest.approx(6 / 36)
+    assert served(grid(3)).limits_error is None
+
+
 def test_a_stopped_curve_goes_on_from_where_it_stopped_and_says_so() -> None:
     true = whole(0.0, 7.0).values
     stopped = whole(0.0, 7.0, values=true[:2], seconds=(2.0, 2.0), is_stopped=True)
@@ -339,6 +414,21 @@ def test_a_table_is_read_as_configs_with_curves(tmp_path: Path) -> None:
     assert failed.params["net"] is None
     assert failed.failure is not None
     assert (table.n_outside, table.ignored_columns, table.n_epochs) == (2, ("comment",), 2)
+
+
+def test_a_table_tells_what_constraints_limit_in_columns_of_their_names(tmp_path: Path) -> None:
+    spec = table_spec("constraints={latency: {max: 3}, loss: {max: 9}}")
+    rows = "1,2,a,9,8,4,x,5\n1,2.0,b,7,,1,,2\n1,2,b,,,1,,\n"
+    text = HEADER.replace("comment", "comment,latency") + rows
+    table = read_table(table_file(tmp_path, text), spec)
+    assert [config.limited for config in table.trained] == [
+        {"latency": (5.0, 5.0)},
+        {"latency": (2.0,)},
+        {},
+    ]
+    assert table.ignored_columns == ("comment",)
+    with pytest.raises(UsageError, match="no column for 'latency', which `constraints` names"):
+        read_table(table_file(tmp_path, HEADER + "1,2,a,9,8,4,x\n"), spec)
 
 
 @pytest.mark.parametrize(
@@ -448,6 +538,7 @@ def test_the_tables_fit_80_columns(value: float, seconds: float) -> None:
             "n_seconds": 1000,
             "seconds_rank_correlation": 0.5,
         },
+        "limits_error": {"n_judged": 1000, "share": 0.5, "share_of_guess": 0.5},
         "strategies": [strategy_as_json(strategy, [value], "minimize")],
     }
     lines = replay_text(summary).splitlines()

@@ -20,7 +20,7 @@ from hpo.plan import plan_text
 from hpo.search import StudySource
 from hpo.search.space import start_value
 from hpo.search.staged import shares
-from hpo.spec import ExperimentSpec, parse_spec
+from hpo.spec import ExperimentSpec, check_params, parse_spec
 from hpo.tasks import EpochReport, TaskFactory, TrialTask
 from storage import is_infeasible, recorded_sampler, stage_of
 
@@ -108,6 +108,8 @@ def test_in_a_stage_only_its_parameters_differ_from_the_incumbent(
     worker.search()
     assert stages(worker) == [0] + [1] * 4 + [2] * 4 + [3] * 4
     assert_only_its_own_differ(worker.study.trials)
+    space = worker.spec().search_space
+    assert [check_params(space, trial.params) for trial in worker.study.trials] == [[]] * 13
     for stage, names in enumerate(STAGES, start=1):
         varied = [
             tuple(trial.params.get(name) for name in sorted(names))

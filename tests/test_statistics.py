@@ -16,6 +16,8 @@ from hpo.comparison.statistics import (
     bootstrap_band,
     critical_difference,
     equivalent_budget,
+    equivalent_draws,
+    expected_best,
     friedman_p,
     holm,
     least_p,
@@ -157,6 +159,50 @@ def test_a_band_holds_the_mean_and_is_as_wide_as_theory_says() -> None:
 def test_a_band_is_missing_where_a_curve_is() -> None:
     low, _ = bootstrap_band(np.array([[math.nan, 1.0], [0.0, 2.0]]), seed=0)
     assert np.isnan(low).tolist() == [True, False]
+
+
+pools = st.lists(few, min_size=1, max_size=6).map(np.array)
+
+
+@settings(deadline=None)
+@given(pools, st.integers(1, 4))
+def test_the_expected_best_is_the_mean_over_all_draws(pool: np.ndarray, n_draws: int) -> None:
+    """With replacement: each of the N**n ways to draw n of N is as likely."""
+    best = [max(drawn) for drawn in itertools.product(pool, repeat=n_draws)]
+    assert expected_best(np.sort(pool), n_draws) == pytest.approx(np.mean(best), abs=1e-12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(pools, st.floats(0, 1), st.randoms())
+def test_equivalent_draws_are_as_many_as_are_expected_to_get_there(
+    pool: np.ndarray, share: float, order: random.Random
+) -> None:
+    """Anywhere between what one trial is expected to reach and what as many as the pool are."""
+    ascending, shuffled = np.sort(pool), np.array(order.sample(list(pool), len(pool)))
+    worst, best = expected_best(ascending, 1), expected_best(ascending, len(pool))
+    n_draws = equivalent_draws(worst + share * (best - worst), shuffled)
+    assert n_draws is not None
+    assert 1 <= n_draws <= len(pool)
+    assert expected_best(ascending, n_draws) == pytest.approx(worst + share * (best - worst))
+
+
+@settings(deadline=None)
+@given(pools, few, few)
+def test_what_is_better_takes_no_fewer_draws(pool: np.ndarray, one: float, other: float) -> None:
+    few_draws, more_draws = (equivalent_draws(good, pool) for good in sorted((one, other)))
+    assert (few_draws or math.inf) <= (more_draws or math.inf)
+
+
+def test_draws_are_at_least_one_and_at_most_the_pool() -> None:
+    """Of three trials one is worth 1; two of them are worth 1.44, three 1.67 on average."""
+    pool = np.array([2.0, 0.0, 1.0])
+    assert equivalent_draws(-5.0, pool) == 1.0
+    assert equivalent_draws(1.0, pool) == 1.0
+    assert equivalent_draws(13 / 9, pool) == pytest.approx(2.0)
+    assert equivalent_draws(1.66, pool) == pytest.approx(3.0, abs=0.1)
+    assert equivalent_draws(1.7, pool) is None
+    assert equivalent_draws(2.0, pool) is None
+    assert equivalent_draws(2.0, np.array([2.0, 2.0, 2.0])) == 1.0
 
 
 def test_an_equivalent_budget_is_interpolated() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.comparison.statistics import FloatArray
-from storage import EpochRecord, RerunRecord, is_infeasible
+from storage import EpochRecord, RerunRecord, is_infeasible, was_refused
 
 N_POINTS = 200
 """Of an axis of epochs or seconds."""
@@ -21,19 +21,23 @@ N_POINTS = 200
 class StudyRun:
     """What one sampler did with one seed.
 
+    A config that was refused before any training has cost nothing and is none of the n_trials, but
+    its sampler's seconds are counted.
+
     Attributes:
         sampler: its name.
         seed_index: which of the comparison's seeds; studies with one index are paired.
         seed: of the study, shared by all samplers.
         study_name: in the database.
+        numbers: (n_trials,) of the trials, in the study.
         values: (n_trials,) value of each trial, NaN unless it is COMPLETE.
         incumbents: (n_trials,) best value up to and including each trial, NaN before the first.
         epochs: (n_trials,) epochs spent up to and including each trial.
         training_s: (n_trials,) seconds of training, likewise.
         sampler_s: (n_trials,) seconds of the sampler, likewise.
         n_planned: trials of the comparison's budget; a small grid has fewer.
-        configs: (n_trials,) params of each trial.
-        states: how many trials ended in which way; infeasible ones stand apart from FAIL.
+        configs: params of each trial, refused ones included.
+        states: how many trials ended in which way, likewise; infeasible ones stand apart from FAIL.
         best: the trial of the last incumbent; None if nothing succeeded.
         reruns: of that trial on fresh seeds.
         n_reruns: how many these shall be.
@@ -43,6 +47,7 @@ class StudyRun:
     seed_index: int
     seed: int
     study_name: str
+    numbers: tuple[int, ...]
     values: FloatArray
     incumbents: FloatArray
     epochs: FloatArray
@@ -110,14 +115,17 @@ def study_run(
         identity: the other attributes of `StudyRun`.
     """
     ended = [trial for trial in trials if trial.state.is_finished()]
-    values = np.array([_value(trial) for trial in ended], dtype=float)
+    trained = [index for index, trial in enumerate(ended) if not was_refused(trial)]
+    values = np.array([_value(ended[index]) for index in trained], dtype=float)
+    spent = [epochs.get(trial.number, ()) for trial in ended]
     best = best_trial(ended, maximize=maximize)
     return StudyRun(
+        numbers=tuple(ended[index].number for index in trained),
         values=values,
         incumbents=(np.fmax if maximize else np.fmin).accumulate(values),
-        epochs=np.cumsum([float(len(epochs.get(t.number, ()))) for t in ended]),
-        training_s=np.cumsum([sum(e.seconds for e in epochs.get(t.number, ())) for t in ended]),
-        sampler_s=np.cumsum([sampler_s.get(trial.number, 0.0) for trial in ended]),
+        epochs=np.cumsum([float(len(of_trial)) for of_trial in spent])[trained],
+        training_s=np.cumsum([sum(e.seconds for e in of_trial) for of_trial in spent])[trained],
+        sampler_s=np.cumsum([sampler_s.get(trial.number, 0.0) for trial in ended])[trained],
         configs=tuple(trial.params for trial in ended),
         states=Counter(
             "INFEASIBLE" if is_infeasible(trial) else trial.state.name for trial in ended

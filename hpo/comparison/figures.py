@@ -25,10 +25,7 @@ def curves_figure(comparison: Comparison) -> Figure:
     figure = _figure(11, 3.6)
     axes = figure.subplots(1, 3, sharey=True)
     draw = {
-        "trials": lambda sampler: (
-            np.arange(1.0, comparison.n_trials + 1),
-            comparison.curves(sampler),
-        ),
+        "trials": comparison.curves_by_trial,
         "epochs": lambda sampler: comparison.curves_over("epochs", sampler),
         "seconds, sampler included": lambda sampler: comparison.curves_over("seconds", sampler),
     }
@@ -47,10 +44,15 @@ def curves_figure(comparison: Comparison) -> Figure:
 def _draw_curves(
     axes: Axes, comparison: Comparison, curves_of: Callable[[str], tuple[FloatArray, FloatArray]]
 ) -> None:
-    for sampler, colour in colours(comparison).items():
+    # Thinner and thinner: of curves that are equal, as at the start, the first one is still seen.
+    widths = np.linspace(3.5, 1.5, len(comparison.samplers))
+    for (sampler, colour), width in zip(colours(comparison).items(), widths, strict=True):
         x, curves = curves_of(sampler)
         low, high = bootstrap_band(curves, comparison.seed)
-        axes.plot(x, curves.mean(axis=0), drawstyle="steps-post", color=colour, label=sampler)
+        axes.plot(
+            x, curves.mean(axis=0),
+            drawstyle="steps-post", color=colour, label=sampler, linewidth=width,
+        )  # fmt: skip
         axes.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
     _style(axes)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hpo.comparison.result import Comparison
-from hpo.comparison.statistics import bootstrap_band, least_p
+from hpo.comparison.statistics import FloatArray, bootstrap_band, least_p
 from hpo.comparison.verdict import verdict
 
 
@@ -39,13 +39,25 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             "uncorrected": least_p(comparison.n_seeds),
             "after_holm": comparison.least_p,
         },
-        "curves": {sampler: _curve(comparison, sampler) for sampler in comparison.samplers},
+        "curves": {
+            sampler: {
+                "trials": _curve(*comparison.curves_by_trial(sampler), comparison.seed),
+                "epochs": _curve(*comparison.curves_over("epochs", sampler), comparison.seed),
+            }
+            for sampler in comparison.samplers
+        },
         "studies": [_without_seconds(row) for row in study_rows(comparison)],
         "notes": list(comparison.notes),
         "provenance": dict(comparison.provenance),
         "spec": comparison.spec,
         "timing": {
             **asdict(comparison.timing),
+            "curves": {
+                sampler: {
+                    "seconds": _curve(*comparison.curves_over("seconds", sampler), comparison.seed)
+                }
+                for sampler in comparison.samplers
+            },
             "studies": [
                 {key: row[key] for key in ("study", *SECONDS)} for row in study_rows(comparison)
             ],
@@ -57,15 +69,14 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 SECONDS = ("training_s", "sampler_s")
 
 
-def _curve(comparison: Comparison, sampler: str) -> dict[str, Any]:
-    low, high = bootstrap_band(comparison.curves(sampler), comparison.seed)
-    axis, over_epochs = comparison.curves_over("epochs", sampler)
+def _curve(spent: FloatArray, curves: FloatArray, seed: int) -> dict[str, Any]:
+    """What the figure draws: the mean incumbent once so much is ``spent``, and its band."""
+    low, high = bootstrap_band(curves, seed)
     return {
-        "mean": comparison.mean_curve(sampler).tolist(),
+        "spent": spent.tolist(),
+        "mean": curves.mean(axis=0).tolist(),
         "low": low.tolist(),
         "high": high.tolist(),
-        "epochs": axis.tolist(),
-        "mean_over_epochs": over_epochs.mean(axis=0).tolist(),
     }
 
 
@@ -123,15 +134,15 @@ def curves_csv(comparison: Comparison) -> str:
                 "sampler": run.sampler,
                 "seed_index": run.seed_index,
                 "trial": number,
-                "value": _or_none(run.values[number]),
-                "incumbent": _or_none(run.incumbents[number]),
-                "epochs": int(run.epochs[number]),
-                "training_s": run.training_s[number],
-                "sampler_s": run.sampler_s[number],
+                "value": _or_none(run.values[place]),
+                "incumbent": _or_none(run.incumbents[place]),
+                "epochs": int(run.epochs[place]),
+                "training_s": run.training_s[place],
+                "sampler_s": run.sampler_s[place],
             }
             for sampler in comparison.samplers
             for run in comparison.runs_of(sampler)
-            for number in range(len(run.values))
+            for place, number in enumerate(run.numbers)
         ]
     )
 

@@ -62,6 +62,7 @@ def _page(comparison: Comparison, pictures: dict[str, bytes]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    studies = study_rows(comparison)
     environment.filters.update(number=number, p=p_text)
     return environment.get_template(TEMPLATE).render(
         comparison=comparison,
@@ -69,7 +70,8 @@ def _page(comparison: Comparison, pictures: dict[str, bytes]) -> str:
         verdict=verdict(comparison),
         headings=HEADINGS,
         rows=table_rows(comparison),
-        studies=study_rows(comparison),
+        studies=studies,
+        any_infeasible=any(study["n_infeasible"] for study in studies),
         timing=timing_line(comparison),
         pictures={name: base64.b64encode(content).decode() for name, content in pictures.items()},
     )

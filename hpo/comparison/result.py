@@ -32,8 +32,9 @@ class SamplerSummary:
         area: mean of the incumbent over all trials of the budget, the area under the curve in
             the unit of the metric; before its first success a study has the worst value of all.
         rank: average over the seeds, 1 the best.
-        random_equivalent: trials in which the mean curve of random search gets as far as this one
-            does in all; None if it does not, or takes no part.
+        random_equivalent: random trials of which the best one is, on average, as good as ``seen``
+            over all studies; None if that takes more than took part, or none did. Of random search
+            itself its budget.
         trials_to_random: trials in which this one gets as far as random search does in all.
         epochs: spent, a study.
         n_without: studies in which nothing succeeded.
@@ -167,13 +168,27 @@ class Comparison:
             over_report=float(self.sign * (seen - scores).mean()) if len(scores) else None,
             area=self._mean_area(runs),
             rank=rank,
-            random_equivalent=(
-                self.n_trials if sampler == RANDOM else _budget(curve, random, self.sign)
-            ),
+            random_equivalent=self.n_trials if sampler == RANDOM else self._in_random(curve[-1]),
             trials_to_random=_budget(random, curve, self.sign),
             epochs=float(np.mean([run.epochs[-1] if len(run.epochs) else 0 for run in runs])),
             n_without=len(runs) - len(scored),
         )
+
+    @cached_property
+    def random_pool(self) -> FloatArray:
+        """(n,) goodness of random search's trials of all seeds; empty if none has a value.
+
+        A trial without a value, which failed or was stopped early, counts as the worst one seen.
+        """
+        runs = self.runs_of(RANDOM)
+        pool = self.sign * np.concatenate([np.array([]), *(run.values for run in runs)])
+        known = pool[np.isfinite(pool)]
+        return np.where(np.isfinite(pool), pool, known.min()) if len(known) else known
+
+    def _in_random(self, value: float) -> float | None:
+        if np.isnan(value) or not len(self.random_pool):
+            return None
+        return statistics.equivalent_draws(self.sign * float(value), self.random_pool)
 
     def drew_alike(self, one: str, other: str) -> bool:
         """Whether two samplers asked for the same configs in all their studies."""
@@ -203,6 +218,10 @@ class Comparison:
         """(n_trials,) mean incumbent; NaN until every study has one."""
         mean: FloatArray = self.curves(sampler).mean(axis=0)
         return mean
+
+    def curves_by_trial(self, sampler: str) -> tuple[FloatArray, FloatArray]:
+        """(n_trials,) how many trials have ended, and (n_seeds, n_trials) incumbents then."""
+        return np.arange(1.0, self.n_trials + 1), self.curves(sampler)
 
     def curves_over(self, effort: str, sampler: str) -> tuple[FloatArray, FloatArray]:
         """The same over "epochs" or "seconds", see `resampled`."""

@@ -176,6 +176,41 @@ def bootstrap_band(
     return low, high
 
 
+def expected_best(pool: FloatArray, n_draws: float) -> float:
+    """Expected goodness of the best of some trials, each as likely to be any one of a pool.
+
+    Of N values in ascending order the i-th is the best with probability
+    ``(i/N)**n - ((i-1)/N)**n``.
+
+    Args:
+        pool: (N,) goodness of trials that do not depend on one another, ascending.
+        n_draws: how many are drawn, with replacement; a fraction lies between two whole numbers.
+    """
+    # The sum by parts: from the best value down, so that equal values give exactly that one.
+    shares = np.arange(1, len(pool)) / len(pool)
+    return float(pool[-1] - (np.diff(pool) * shares**n_draws).sum())
+
+
+def equivalent_draws(goodness: float, pool: FloatArray) -> float | None:
+    """How many trials of a pool it takes until the best of them is, on average, so good.
+
+    Args:
+        goodness: to be reached.
+        pool: (N,) goodness of trials that do not depend on one another, in any order.
+
+    Returns:
+        From 1 to N; None if it takes more: of what is rarer than one in N the pool knows nothing.
+    """
+    from scipy.optimize import brentq
+
+    ascending, n = np.sort(pool), len(pool)
+    if expected_best(ascending, 1) >= goodness:
+        return 1.0
+    if expected_best(ascending, n) < goodness:
+        return None
+    return float(brentq(lambda m: expected_best(ascending, m) - goodness, 1, n))
+
+
 def equivalent_budget(goodness: float, reference: FloatArray) -> float | None:
     """How many trials of the reference reach ``goodness``, interpolated between two of them.
 

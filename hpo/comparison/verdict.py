@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from hpo.comparison.result import RANDOM, Comparison, Pair, SamplerSummary
+from hpo.comparison.result import Comparison, Pair, SamplerSummary
 from hpo.comparison.statistics import ALPHA, least_p, seeds_needed
 
 WIDTH = 80
@@ -79,18 +79,17 @@ def table_lines(comparison: Comparison) -> list[str]:
         *lines,
         f"score: the best config of each study, re-run on {comparison.n_reruns} fresh seeds; "
         "seen: its",
-        "value in the search; area: mean of the best so far; = random: trials in which",
-        "random search gets as far; epochs: spent in a study",
+        "value in the search; area: mean of the best so far; = random: how many random",
+        "trials reach `seen`, on average; epochs: spent in a study",
     ]
 
 
 def random_equivalent(comparison: Comparison, summary: SamplerSummary) -> str:
-    """``17.5`` trials of random search, or ``>30`` if it does not get there."""
-    unknown = [s.sampler for s in comparison.summaries if s.n_without]
-    if RANDOM not in comparison.samplers or {summary.sampler, RANDOM} & set(unknown):
+    """``17.5`` random trials, or ``>300`` if all of them together are not enough."""
+    if summary.n_without or not len(comparison.random_pool):
         return "-"
     if summary.random_equivalent is None:
-        return f">{comparison.n_trials}"
+        return f">{len(comparison.random_pool)}"
     return f"{summary.random_equivalent:.1f}"
 
 
@@ -120,9 +119,9 @@ def _pair_sentence(comparison: Comparison, pair: Pair) -> str:
     )
     if comparison.drew_alike(pair.first, pair.second):
         return (
-            f"{pair.first} and {pair.second} drew the same configs on every seed: neither got past "
-            "its random start. More trials would tell, or fewer that are stopped early "
-            "(-o scheduler=none)."
+            f"{pair.first} and {pair.second} drew the same configs on every seed: they begin "
+            "alike, and neither got past that. More trials would tell, or fewer that are stopped "
+            "early (-o scheduler=none)."
         )
     if test.n_better == test.n_worse == 0:
         return f"{pair.first} and {pair.second}: equal on every seed."
@@ -152,6 +151,10 @@ def _power_sentence(comparison: Comparison) -> str:
     sentence = f"{_count(n_seeds, 'seed')} can show p >= {p_text(least_p(n_seeds))} at best"
     if n_pairs > 1:
         sentence += f", {p_text(comparison.least_p)} after Holm over {n_pairs} pairs"
+    if comparison.least_p > ALPHA:
+        sentence += (
+            f": no difference could become significant, however large. {seeds_needed(n_pairs)} can"
+        )
     return f"{sentence}."
 
 
@@ -177,9 +180,15 @@ def power_warning(n_seeds: int, n_samplers: int) -> str | None:
 def timing_line(comparison: Comparison) -> str:
     """Where the time went."""
     timing = comparison.timing
-    samplers = ", ".join(f"{s} {seconds:.1f}" for s, seconds in timing.sampler_s.items())
+    studies = ", ".join(
+        f"{sampler} {training_s:.1f} + {timing.sampler_s[sampler]:.1f}"
+        for sampler, training_s in timing.training_s.items()
+    )
     busy = "" if timing.utilization is None else f", workers {timing.utilization:.0%} busy"
-    return f"{timing.wall_s:.0f} s in all{busy}; seconds of the sampler in a study: {samplers}"
+    return (
+        f"{timing.wall_s:.0f} s in all{busy}; seconds of training + of the sampler in a study: "
+        f"{studies}"
+    )
 
 
 def number(value: float | None) -> str:

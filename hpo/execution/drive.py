@@ -27,6 +27,10 @@ class ReportError(ValueError):
     """A trainable yielded something that is no set of metrics, or lacks the objective."""
 
 
+class UnknownQuantityError(ReportError):
+    """The spec limits a quantity that the trainable does not tell."""
+
+
 class NotFiniteError(ReportError):
     """A trainable yielded NaN or infinity where a number decides."""
 
@@ -210,11 +214,8 @@ class TrialDrive:
         except ValueError as error:
             raise InfeasibleConfigError(str(error), str(error)) from None
         self._facts = facts  # also of a config that is about to be refused
-        for name, limit in self._task.constraints.items():
-            for end, excess in limit.excesses(facts[name]).items() if name in facts else ():
-                if excess > 0:
-                    place = f"constraints.{name}.{end}={getattr(limit, end):g}"
-                    raise InfeasibleConfigError(f"{name}={facts[name]:g} breaks {place}", place)
+        if (broken := self._task.broken_limit(facts)) is not None:
+            raise InfeasibleConfigError(*broken)
         return facts
 
     def _only_report(self) -> EpochReport:
@@ -363,12 +364,13 @@ def check_limited(
     """Whether all that the spec's ``constraints`` name is known at the end of a training.
 
     Raises:
-        ReportError: if a quantity is unknown, or no finite number; names those that there are.
+        UnknownQuantityError: if there is no such quantity; names those that there are.
+        NotFiniteError: if it is no finite number.
     """
     for name in task.constraints:
         if name not in quantities:
             metrics = sorted(set(quantities) - set(facts))
-            raise ReportError(
+            raise UnknownQuantityError(
                 f"constraints.{name}: trainable {task.trainable!r} knows no {name!r}. It knows "
                 f"before training: {', '.join(sorted(facts)) or 'nothing'}; "
                 f"it reports: {', '.join(metrics)}"
@@ -385,6 +387,8 @@ def fail_cause(error: BaseException) -> FailCause:
         return "out_of_memory"
     if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
         return "out_of_memory"  # torch on the CPU
+    if isinstance(error, UnknownQuantityError):
+        return "unknown_quantity"
     if isinstance(error, NotFiniteError | FloatingPointError | OverflowError):
         return "nan"
     return "error"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from ray.tune.search import Searcher
 from hpo.curves import Course, Curve, Timeline
 from hpo.execution.actor import TASK, result_of
 from hpo.execution.searcher import StageScheduler, TaskSearcher
-from hpo.tasks import EpochReport, TaskSource, TrialTask
+from hpo.tasks import EpochReport, TaskSource, TrialTask, excesses
 
 
 @dataclass
@@ -64,20 +65,25 @@ class _Run:
         if self.epoch == len(curve.values) and curve.failure is not None:
             return curve.failure
         value, seconds = curve.values[self.epoch], curve.seconds[self.epoch]
+        told = {name: values[self.epoch] for name, values in curve.limited.items()}
+        limited = {name: each for name, each in told.items() if not math.isnan(each)}
         self.epoch += 1
         is_last = self.epoch == len(curve.values) and curve.failure is None
         return EpochReport(
             epoch=self.epoch,
-            metrics={self.task.metric: value},
+            metrics={**limited, self.task.metric: value},
             seconds=seconds,
             ending="complete" if is_last else None,
+            facts=curve.facts,
             checkpoint="simulated" if curve.keeps_checkpoints else None,
             is_known=self.epoch <= len(self.task.known),
         )
 
-    def course(self, ended_s: float, ending: str | None) -> Course:
-        """What has become of it."""
-        trained = slice(len(self.task.known), self.epoch)
+    def course(self, ended_s: float, report: EpochReport) -> Course:
+        """What has become of it with its last report."""
+        trained, ending = slice(len(self.task.known), self.epoch), report.ending
+        beyond = excesses(self.task.constraints, report.quantities)
+        is_beyond = ending == "complete" and any(excess > 0 for excess in beyond)
         return Course(
             number=self.task.number,
             seed_index=self.task.seed_index,
@@ -87,6 +93,7 @@ class _Run:
             seconds=self.curve.seconds[trained],
             origins=self.curve.origins[trained],
             state="stopped" if ending is None else "complete" if ending == "complete" else "failed",
+            is_infeasible=report.is_infeasible or is_beyond,
         )
 
 
@@ -125,7 +132,7 @@ def simulate(
             if _goes_on(searcher, scheduler, run, report):
                 heapq.heappush(due, (clock.now_s + run.next_s, next(order), run))
             else:
-                courses.append(run.course(clock.now_s, report.ending))
+                courses.append(run.course(clock.now_s, report))
                 has_free_worker = True
         if searcher.error is not None:
             raise searcher.error

@@ -72,6 +72,17 @@ def _overlapping(outcome: Outcome) -> list[Finalist]:
     return sorted(close, key=lambda finalist: finalist.number)
 
 
+def close_to_winner(outcome: Outcome) -> list[int]:
+    """The finalists that the winner's re-runs do not tell apart from it, by number.
+
+    None if it was chosen by more than its mean.
+    """
+    if outcome.winner is None or outcome.spec.is_multi_objective:
+        return []
+    numbers = [finalist.number for finalist in _overlapping(outcome)]
+    return [number for number in numbers if number != outcome.winner.number]
+
+
 def rerun_tasks(
     outcome: Outcome,
     wanted: Wanted,

@@ -111,13 +111,19 @@ class Finalist:
         return self.confirmed or self.estimate
 
     @property
+    def n_unconfirmed(self) -> int:
+        """How many confirmations failed."""
+        return sum(one.value is None for one in self.confirmations)
+
+    @property
     def seeds_text(self) -> str:
-        """Of ``reported``: "3 seeds that did not choose it"."""
+        """Of ``reported``: "3 fresh seeds that did not choose it"; failures are told."""
         n = 0 if self.reported is None else self.reported.n_seeds
         seeds = f"{n} fresh seed" + ("" if n == 1 else "s")
+        failed = f"; it FAILED on {self.n_unconfirmed} more" if self.n_unconfirmed else ""
         if self.confirmed is not None:
-            return f"{seeds} that did not choose it"
-        return f"{seeds} that chose it"
+            return f"{seeds} that did not choose it{failed}"
+        return f"{seeds} that chose it{failed}"
 
 
 def _estimate(values: Sequence[float]) -> Estimate:

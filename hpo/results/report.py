@@ -13,10 +13,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.lineage import population_text
+from hpo.results.finalists import close_to_winner
 from hpo.results.outcome import Finalist, Outcome, breaks_limits
 from hpo.results.pareto import front_of, others_text, rule_text, seen_by_each_objective, shown
 from hpo.results.retrain import test_interval
 from hpo.spec import condition_text
+from storage import was_answered
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -55,10 +57,11 @@ def write_report(outcome: Outcome, study: Study, path: Path) -> None:
         spec=outcome.spec,
         population=population_text(outcome.spec),
         cards=[_search_card(outcome), _rerun_card(outcome), _test_card(outcome)],
+        close=close_to_winner(outcome),
         n_rerun_seeds=max((len(one.reruns) for one in outcome.finalists), default=0),
         states=Counter(trial.state.name for trial in outcome.trials),
         n_beyond=sum(breaks_limits(trial) for trial in outcome.trials),
-        n_answered=sum("answered_by" in trial.user_attrs for trial in outcome.trials),
+        n_answered=sum(map(was_answered, outcome.trials)),
         causes=Counter(_cause(t) for t in outcome.trials if t.state == TrialState.FAIL),
         failures=_failures(outcome),
         seconds=_seconds(outcome),
@@ -171,7 +174,7 @@ def _cause(trial: FrozenTrial) -> str:
 
 
 def _failures(outcome: Outcome) -> list[tuple[str, str]]:
-    """What failed, and why: trials of the search, then re-runs."""
+    """What failed, and why: trials of the search, re-runs, confirmations."""
     trials = [
         (f"trial {trial.number}", str(trial.user_attrs.get("fail_reason", "no reason recorded")))
         for trial in outcome.trials
@@ -183,15 +186,27 @@ def _failures(outcome: Outcome) -> list[tuple[str, str]]:
         for rerun in finalist.reruns
         if rerun.fail_reason is not None
     ]
-    return trials + reruns
+    confirmations = [
+        (f"confirmation of trial {finalist.number}, seed {one.seed_index + 1}", one.fail_reason)
+        for finalist in outcome.finalists
+        for one in finalist.confirmations
+        if one.fail_reason is not None
+    ]
+    return trials + reruns + confirmations
 
 
 def _seconds(outcome: Outcome) -> list[tuple[str, int, float]]:
     """Stage, its tasks, and the seconds that workers spent on their epochs."""
     searched = [sum(epoch.seconds for epoch in epochs) for epochs in outcome.epochs.values()]
     reruns = [rerun.seconds for finalist in outcome.finalists for rerun in finalist.reruns]
+    confirmed = [one.seconds for finalist in outcome.finalists for one in finalist.confirmations]
     retrained = [reading.seconds for reading in outcome.test_readings]
-    stages = {"search": searched, "re-runs": reruns, "retraining": retrained}
+    stages = {
+        "search": searched,
+        "re-runs": reruns,
+        "confirmations": confirmed,
+        "retraining": retrained,
+    }
     rows = [(stage, len(seconds), sum(seconds)) for stage, seconds in stages.items()]
     return [*rows, ("total", sum(n for _, n, _ in rows), sum(seconds for _, _, seconds in rows))]
 

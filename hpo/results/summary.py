@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpo.results.finalists import close_to_winner
 from hpo.results.outcome import Outcome, breaks_limits
 from hpo.results.pareto import front_of, others_text, rule_text
 from hpo.results.report import REPORT_FILE
 from hpo.results.retrain import test_interval
-from storage import was_refused
+from storage import was_answered, was_refused
 
 
 def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
@@ -32,6 +33,8 @@ def summary(outcome: Outcome, folder: Path, program: str = "hpo") -> str:
         error = winner.reported.standard_error
         spread = "" if error is None else f" +- {error:.4f} (standard error)"
         rule = f"best mean of {len(outcome.finalists)} finalists"
+        if close := close_to_winner(outcome):
+            rule += f", not clearly better than trial {', '.join(map(str, close))}"
         if spec.is_multi_objective:
             n_front, rule = len(front_of(outcome.trials, spec)), rule_text(spec)
             front = f"{n_front} trials on it; finalists are its best in {metric}"
@@ -62,7 +65,7 @@ def trials_line(outcome: Outcome) -> str:
     beyond = f" ({n_beyond} of them infeasible)" if n_beyond else ""
     ended = f"{states['COMPLETE']} complete{beyond}, {states['PRUNED']} pruned, {n_failed} failed"
     ended += f", {n_refused} infeasible" if n_refused else ""
-    n_answered = sum("answered_by" in trial.user_attrs for trial in outcome.trials)
+    n_answered = sum(map(was_answered, outcome.trials))
     ended += f", {n_answered} answered from the record" if n_answered else ""
     waiting = f", {states['WAITING']} waiting" if states["WAITING"] else ""
     spec = outcome.spec

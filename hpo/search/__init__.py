@@ -1,6 +1,6 @@
 """The search: spaces, samplers, schedulers, and the study as a source of tasks."""
 
-from hpo.search.advice import warnings_about
+from hpo.search.advice import surprises_of, warnings_about
 from hpo.search.ending import is_over, is_spent_on, n_spent, n_trials_of
 from hpo.search.many import ManyStudies
 from hpo.search.narrowing import awaits_lr_range, narrowed
@@ -16,7 +16,7 @@ from hpo.search.pbt import search_source
 from hpo.search.samplers import SAMPLERS, build_sampler, named_sampler
 from hpo.search.schedulers import SCHEDULERS, build_scheduler
 from hpo.search.shared import SharedCourses, recorded_course
-from hpo.search.source import ANSWERED_BY, SearchObserver, StudySource
+from hpo.search.source import SearchObserver, StudySource
 from hpo.search.space import (
     Space,
     ask,
@@ -26,13 +26,13 @@ from hpo.search.space import (
     grid_points,
     n_distinct_configs,
     n_grid_cells,
+    n_grid_points,
     values,
 )
-from hpo.search.staged import named_search, search_sampler
+from hpo.search.staged import chosen_samplers, named_search, search_sampler
 from hpo.search.timed import TimedSampler
 
 __all__ = [
-    "ANSWERED_BY",
     "SAMPLERS",
     "SCHEDULERS",
     "ManyStudies",
@@ -45,6 +45,7 @@ __all__ = [
     "awaits_lr_range",
     "build_sampler",
     "build_scheduler",
+    "chosen_samplers",
     "defaults",
     "distributions",
     "draw",
@@ -55,6 +56,7 @@ __all__ = [
     "is_spent_on",
     "n_distinct_configs",
     "n_grid_cells",
+    "n_grid_points",
     "n_spent",
     "n_trials_of",
     "named_sampler",
@@ -66,6 +68,7 @@ __all__ = [
     "recorded_opening",
     "search_sampler",
     "search_source",
+    "surprises_of",
     "values",
     "warm_params",
     "warnings_about",

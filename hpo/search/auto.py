@@ -21,5 +21,8 @@ def choose_sampler(space: Space, n_trials: int, n_objectives: int = 1) -> tuple[
         return large, f"{n_trials} trials are more than {MAX_GP_TRIALS}{several}"
     if len(space) > MAX_GP_PARAMETERS:
         return large, f"{len(space)} parameters are more than {MAX_GP_PARAMETERS}{several}"
-    reason = f"{n_trials} trials over {len(space)} unconditional parameters{several}"
+    reason = (
+        f"{n_trials} trials (at most {MAX_GP_TRIALS}) over {len(space)} parameters (at most "
+        f"{MAX_GP_PARAMETERS}), none of them conditional{several}"
+    )
     return GpSpec(name="gp"), reason

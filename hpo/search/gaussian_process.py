@@ -17,6 +17,7 @@ from hpo.surrogate import (
     UnitCube,
     fit_gaussian_process,
     log_expected_improvement,
+    one_thread,
     to_normal,
     told_scores,
     training_seeds,
@@ -70,6 +71,12 @@ class GaussianProcessSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The most promising config."""
+        with one_thread():
+            return self._most_promising_config(study, trial, search_space)
+
+    def _most_promising_config(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
         self._raise_error_if_multi_objective(study)
         trials = [
             one

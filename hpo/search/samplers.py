@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
@@ -16,12 +17,14 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from hpo.search.auto import choose_sampler
 from hpo.search.gaussian_process import GaussianProcessSampler
 from hpo.search.grid_sampler import GridSampler
 from hpo.search.seeded import SeededByTrial
-from hpo.search.shown import with_failures
+from hpo.search.shown import with_failures, with_failures_as_worst
 from hpo.search.sobol import SobolSampler
 from hpo.search.space import Space, distributions, grid, is_conditional
 from hpo.spec import (
@@ -36,6 +39,7 @@ from hpo.spec import (
     TpeSpec,
     conditions,
 )
+from hpo.surrogate import one_thread
 
 
 def _grid(_: GridSpec, space: Space, study_seed: int) -> BaseSampler:
@@ -85,13 +89,22 @@ def _gp_of_several(spec: GpSpec, space: Space, study_seed: int) -> BaseSampler:
     By the logarithm of the expected hypervolume improvement: Ament et al. 2023, arXiv:2310.20708.
     """
     return SeededByTrial(
-        lambda seed: GPSampler(
+        lambda seed: _ParetoGpSampler(
             seed=seed,
             independent_sampler=SobolSampler(distributions(space), study_seed),
             n_startup_trials=spec.n_startup_trials,
         ),
         study_seed,
+        shown=with_failures_as_worst,
     )
+
+
+class _ParetoGpSampler(GPSampler):
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        with one_thread():
+            return super().sample_relative(study, trial, search_space)
 
 
 def _cmaes(_: CmaesSpec, _space: Space, study_seed: int) -> BaseSampler:

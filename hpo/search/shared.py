@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from hpo.search.holding import FIRST_VALUE
-from hpo.search.source import ANSWERED_BY, StudySource
+from hpo.search.source import StudySource
 from hpo.tasks import EPOCH, NUMBER, OBJECTIVE, EpochReport, TrialTask
-from storage import EpochRecord
+from storage import ANSWERED_BY, EpochRecord
 
 NO_FACTS = frozenset(
     {"seed", "fail_reason", "fail_place", "fail_cause", "traceback", "search_stage"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Container, Sequence
 
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 
@@ -16,6 +16,27 @@ def with_failures(study: Study) -> Study:
     was stopped with nothing to show for the worst of all.
     """
     return with_trials(study, _shown)
+
+
+def with_failures_as_worst(study: Study) -> Study:
+    """The same study, in which a trial that failed is one that came out as the worst did.
+
+    Optuna's GPSampler learns from COMPLETE trials alone. Without one, failures stay what they are.
+    """
+
+    def shown(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        told = [trial.values for trial in trials if trial.state == TrialState.COMPLETE]
+        if not told:
+            return trials
+        worst = [
+            min(column) if direction == StudyDirection.MAXIMIZE else max(column)
+            for direction, column in zip(study.directions, zip(*told, strict=True), strict=True)
+        ]
+        return [
+            _complete(trial, worst) if trial.state == TrialState.FAIL else trial for trial in trials
+        ]
+
+    return with_trials(study, shown)
 
 
 def with_trials(study: Study, seen: Callable[[list[FrozenTrial]], list[FrozenTrial]]) -> Study:
@@ -44,6 +65,12 @@ def _shown(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [
         _stopped_at_once(trial) if trial.state == TrialState.FAIL else trial for trial in trials
     ]
+
+
+def _complete(trial: FrozenTrial, values: Sequence[float]) -> FrozenTrial:
+    shown = copy.copy(trial)
+    shown.state, shown.values = TrialState.COMPLETE, list(values)
+    return shown
 
 
 def _stopped_at_once(trial: FrozenTrial) -> FrozenTrial:

@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
-from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError
+from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError, UsageError
 from hpo.search.ending import EarlyEnd, is_spent_on, n_spent, n_trials_of, take_up
 from hpo.search.holding import FIRST_VALUE, HeldBack
 from hpo.search.opening import enqueue_opening
@@ -21,8 +21,9 @@ from hpo.search.schedulers import build_scheduler, replay
 from hpo.search.space import ask
 from hpo.search.staged import is_of_opening, must_wait, named_search, search_sampler
 from hpo.spec import ExperimentSpec
-from hpo.tasks import TRACEBACK_FILE, EpochReport, TaskFactory, TrialTask, worker_died
+from hpo.tasks import TRACEBACK_FILE, EpochReport, TaskFactory, TrialTask, excesses, worker_died
 from storage import (
+    ANSWERED_BY,
     EpochRecord,
     SearchEnd,
     constraints_of,
@@ -35,8 +36,6 @@ from storage import (
 )
 
 MAX_OPENING_FAILURES = 5
-ANSWERED_BY = "answered_by"
-"""Attribute of a trial that was not trained: the number of the one that had trained the same."""
 
 
 class SearchObserver(Protocol):
@@ -242,6 +241,8 @@ class StudySource:
 
         Raises:
             UnfitEnvironmentError: if the data cannot be used; the trial goes back into the queue.
+            UsageError: if the first training to come to its end shows that nobody tells what the
+                spec limits.
         """
         if report is None and self._can_go_on(task):
             self._requeue(task.number)
@@ -256,6 +257,12 @@ class StudySource:
         if report.ending == "failed":
             self._warn(task, report)
             self._fail(self._running.pop(task.number), report)
+            if report.fail_cause == "unknown_quantity" and not self._answers:
+                _, _, reason = report.fail_reason.partition(": ")
+                raise UsageError(
+                    f"the search has stopped: {reason}. Mend `constraints`, and begin another: "
+                    f"-o name={self._spec.name}-2"
+                )
             return
         # Ray gives the report that triggered a stop to on_trial_complete alone. Unless it is
         # recorded here, a trial stopped at its first rung would have no value.
@@ -267,8 +274,8 @@ class StudySource:
         if report.ending is None and self.is_over_time:
             requeue_running(self._study, only=task.number)
         else:
-            if excesses := self._excesses(report):
-                put_constraints(trial, excesses)
+            if beyond := self._excesses(report):
+                put_constraints(trial, beyond)
             is_whole = report.ending == "complete"
             self._tell(trial, values) if is_whole else self._tell(trial, state=TrialState.PRUNED)
 
@@ -320,12 +327,7 @@ class StudySource:
 
     def _excesses(self, report: EpochReport) -> list[float]:
         """How far a trial is beyond each constraint whose quantity is known."""
-        return [
-            excess
-            for name, limit in self._spec.constraints.items()
-            if name in report.quantities
-            for excess in limit.excesses(report.quantities[name]).values()
-        ]
+        return excesses(self._spec.constraints, report.quantities)
 
     def _answer(self, trial: optuna.Trial, same: int) -> None:
         """Give a trial what trial ``same`` came to, which has trained the very same thing."""
@@ -335,8 +337,8 @@ class StudySource:
         told = {**known.user_attrs, ANSWERED_BY: same}
         for name in told.keys() - own.keys():
             trial.set_user_attr(name, told[name])
-        if excesses := constraints_of(known):
-            put_constraints(trial, excesses)
+        if beyond := constraints_of(known):
+            put_constraints(trial, beyond)
         for epoch in self._recorded_epochs(same):
             copied = replace(
                 epoch,
@@ -384,13 +386,7 @@ class StudySource:
 
     def _is_refused_now(self, trial: FrozenTrial) -> bool:
         """Whether limits that an earlier start did not have forbid its config."""
-        facts = trial.user_attrs
-        return any(
-            excess > 0
-            for name, limit in self._spec.constraints.items()
-            if name in facts
-            for excess in limit.excesses(facts[name]).values()
-        )
+        return any(excess > 0 for excess in excesses(self._spec.constraints, trial.user_attrs))
 
     def _stop_if_all_fail_alike(self) -> None:
         ended = []

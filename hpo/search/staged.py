@@ -55,6 +55,23 @@ def named_search(spec: ExperimentSpec, n_trials: int, n_opening: int) -> tuple[s
     return f"{', then '.join(dict.fromkeys(names))} in stages", " -> ".join(told)
 
 
+def chosen_samplers(spec: ExperimentSpec, n_trials: int, n_opening: int) -> list[SamplerSpec]:
+    """The sampler of the search, or of each of its stages; in place of ``auto`` what it chooses."""
+
+    def chosen(space: Space, size: int) -> SamplerSpec:
+        if not isinstance(spec.sampler, AutoSpec):
+            return spec.sampler
+        return choose_sampler(space, size, len(spec.objectives))[0]
+
+    if not spec.stages:
+        return [chosen(spec.search_space, n_trials)]
+    sizes = shares(n_trials - n_opening, len(spec.stages))
+    return [
+        chosen(_part(spec.search_space, part), size)
+        for part, size in zip(spec.stages, sizes, strict=True)
+    ]
+
+
 def shares(n_trials: int, n_stages: int) -> list[int]:
     """Trials of each stage: as many for all, the rest for the first ones.
 

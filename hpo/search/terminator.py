@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 
 from hpo.seeds import derive_seed
 from hpo.spec import TERMINATOR_MIN_TRIALS
+from hpo.surrogate import one_thread
 
 N_WARM_UP = 10
 """Trials left out of the measure of what a gain is worth: the first ones are drawn at random."""
@@ -34,10 +35,7 @@ class Terminator:
         if len(trials) < TERMINATOR_MIN_TRIALS or len(trials) == self._n_judged:
             return False
         self._n_judged = len(trials)
-        import torch
-
-        torch.set_num_threads(1)  # its matrices are small, and the cores belong to the trials
-        with warnings.catch_warnings():
+        with one_thread(), warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return self._regret(list(trials)) < self._worth_having(list(trials))
 

@@ -88,7 +88,7 @@ def _search_rows(summary: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
                 **{f"epochs_{origin}": origins.get(origin, 0) for origin in strategy["shares"]},
                 **{
                     f"trials_{state}": search["trials"].get(state, 0)
-                    for state in ("complete", "stopped", "failed")
+                    for state in ("complete", "stopped", "failed", "infeasible")
                 },
             }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hpo.curves import Direction, FloatArray, Origin, Timeline
+from hpo.curves import Course, Direction, FloatArray, Origin, Timeline
 
 N_TIMES = 200
 """Points in time that a band is drawn at."""
@@ -85,7 +85,7 @@ def common_times(strategies: Sequence[Strategy]) -> FloatArray:
     Strategies may differ a thousandfold in their speed, so an even grid would show one of them.
     """
     timelines = [timeline for strategy in strategies for timeline in strategy.timelines]
-    firsts = [c.ended_s for t in timelines for c in t.courses if c.state == "complete"]
+    firsts = [c.ended_s for t in timelines for c in t.courses if c.is_candidate]
     last = max((timeline.makespan_s for timeline in timelines), default=0.0)
     first = min(firsts, default=last)
     if first <= 0 or first >= last:
@@ -139,10 +139,14 @@ def _search_as_json(search: Replayed, direction: Direction) -> dict[str, Any]:
         "makespan_s": timeline.makespan_s,
         "epochs": timeline.n_epochs,
         "utilization": timeline.utilization,
-        "trials": dict(Counter(course.state for course in timeline.courses)),
+        "trials": dict(Counter(_outcome(course) for course in timeline.trained)),
         "epoch_origins": dict(timeline.origins),
         "computed_s": search.computed_s,
     }
+
+
+def _outcome(course: Course) -> str:
+    return "infeasible" if course.is_infeasible else course.state
 
 
 def _quartile(values: FloatArray, q: float, direction: Direction) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,9 +86,9 @@ class Surrogate:
         rows, values, seconds = _table(trained, encoded, np.random.default_rng(seed))
         self._range = float(values.min()), float(values.max())
         kernels = (None, None) if scales_of is None else scales_of.kernels
-        self._values = _Process(rows, _without_outliers(values), kernels[0])
+        self._values = Process(rows, without_outliers(values), kernels[0])
         logs = np.log(np.maximum(seconds, MIN_SECONDS))
-        self._log_seconds = _Process(rows, _without_outliers(logs), kernels[1])
+        self._log_seconds = Process(rows, without_outliers(logs), kernels[1])
 
     @property
     def kernels(self) -> tuple[Any, Any]:
@@ -100,12 +100,12 @@ class Surrogate:
 
         No value is better or worse than all that were recorded.
         """
-        rows = _with_epochs(encoded, np.arange(1, n_epochs + 1))
+        rows = with_epochs(encoded, np.arange(1, n_epochs + 1))
         seconds: FloatArray = np.exp(self._log_seconds.mean(rows))
         return np.clip(self._values.mean(rows), *self._range), seconds
 
 
-class _Process:
+class Process:
     """A Gaussian process that predicts its mean alone."""
 
     def __init__(self, rows: FloatArray, targets: FloatArray, kernel: Any = None) -> None:
@@ -146,8 +146,8 @@ def _table(
     """
     rows, values, seconds = [], [], []
     for config, row in zip(trained, encoded, strict=True):
-        epochs = _told_epochs(len(config.values))
-        rows.append(_with_epochs(row, epochs))
+        epochs = told_epochs(len(config.values))
+        rows.append(with_epochs(row, epochs))
         values.append(np.array(config.values)[epochs - 1])
         seconds.append(np.array(config.seconds)[epochs - 1])
     chosen = rng.permutation(sum(len(part) for part in values))[:N_ROWS]
@@ -155,7 +155,8 @@ def _table(
     return tuple(table)  # type: ignore[return-value]
 
 
-def _told_epochs(n_epochs: int) -> npt.NDArray[np.int64]:
+def told_epochs(n_epochs: int) -> npt.NDArray[np.int64]:
+    """Those that are learned from of a curve of at least one epoch."""
     epochs, step = [1], 1
     while epochs[-1] + step <= n_epochs:
         epochs.append(epochs[-1] + step)
@@ -163,13 +164,14 @@ def _told_epochs(n_epochs: int) -> npt.NDArray[np.int64]:
     return np.unique([*epochs, n_epochs])
 
 
-def _with_epochs(encoded: FloatArray, epochs: npt.NDArray[np.int64]) -> FloatArray:
+def with_epochs(encoded: FloatArray, epochs: npt.NDArray[np.int64]) -> FloatArray:
     """(n_epochs, n_columns + 1): the last column tells the epoch, early ones further apart."""
     repeated = np.broadcast_to(encoded, (len(epochs), encoded.size))
     return np.column_stack([repeated, np.log2(epochs)])
 
 
-def _without_outliers(targets: FloatArray) -> FloatArray:
+def without_outliers(targets: FloatArray) -> FloatArray:
+    """(n,) as they are, but none farther from the median than `FARTHEST` says."""
     low, middle, high = np.quantile(targets, [0.25, 0.5, 0.75])
     reach = FARTHEST * (high - low)
     return np.clip(targets, middle - reach, middle + reach) if reach else targets
@@ -204,25 +206,19 @@ class SurrogateError:
 def cross_validate(
     trained: Sequence[Trained], encoded: FloatArray, seed: int, whole: Surrogate
 ) -> SurrogateError:
-    """Predict each config from the others, a fifth at a time; equal configs go together.
+    """Predict each config from the others.
 
     The length scales are those of ``whole``, which has seen all.
     """
-    _, config_of = np.unique(encoded, axis=0, return_inverse=True)
-    config_of = config_of.ravel()
-    n_configs = int(config_of.max()) + 1
-    n_folds = min(N_FOLDS, n_configs)
-    fold_of = np.random.default_rng(seed).permutation(n_configs)[config_of] % n_folds
     final: list[tuple[float, float]] = []
     total: list[tuple[float, float]] = []
-    for fold in range(n_folds if n_configs > 1 else 0):
-        kept = np.flatnonzero(fold_of != fold).astype(int).tolist()
+    for kept, held_out in folds(encoded, seed):
         surrogate = Surrogate([trained[index] for index in kept], encoded[kept], seed, whole)
-        for index in map(int, np.flatnonzero(fold_of == fold)[:N_ROWS]):
+        for index in held_out:
             config = trained[index]
             values, seconds = surrogate.predict(encoded[index], len(config.values))
             total.append((sum(config.seconds), float(seconds.sum())))
-            if not config.is_stopped and config.failure is None:
+            if config.is_whole:
                 final.append((config.values[-1], float(values[-1])))
     return SurrogateError(
         n_final=len(final),
@@ -233,6 +229,21 @@ def cross_validate(
         seconds_mae=_mae(total),
         seconds_rank_correlation=_rank_correlation(total),
     )
+
+
+def folds(encoded: FloatArray, seed: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Configs to predict from, and those to predict, a fifth at a time; equal ones go together.
+
+    None of a single config.
+    """
+    _, config_of = np.unique(encoded, axis=0, return_inverse=True)
+    config_of = config_of.ravel()
+    n_configs = int(config_of.max()) + 1
+    n_folds = min(N_FOLDS, n_configs)
+    fold_of = np.random.default_rng(seed).permutation(n_configs)[config_of] % n_folds
+    for fold in range(n_folds if n_configs > 1 else 0):
+        kept, held_out = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+        yield kept.tolist(), held_out[:N_ROWS].tolist()
 
 
 def _mae(pairs: Sequence[tuple[float, float]]) -> float | None:

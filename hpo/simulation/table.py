@@ -1,8 +1,8 @@
 """A table of configs and what became of them, from a CSV file, in place of a study.
 
-One row per training: a column for each searched parameter; ``value``, or ``epoch_1``, ``epoch_2``,
-... for a learning curve; ``seconds`` of the whole training, if it is known. What each cell means
-stands in docs/replay.md.
+One row per training: a column for each searched parameter and limited quantity; ``value``, or
+``epoch_1``, ``epoch_2``, ... for a learning curve; ``seconds`` of the whole training, if it is
+known. What each cell means stands in docs/replay.md.
 """
 
 from __future__ import annotations
@@ -95,6 +95,11 @@ def _columns(path: Path, names: Sequence[str], spec: ExperimentSpec) -> _Columns
         if name not in names
     ]
     problems += [
+        f"there is no column for {name!r}, which `constraints` names"
+        for name in _limited(spec)
+        if name not in names
+    ]
+    problems += [
         f"column {name!r} is there twice" for name in {n for n in names if names.count(n) > 1}
     ]
     if VALUE not in names and not epochs:
@@ -110,7 +115,7 @@ def _columns(path: Path, names: Sequence[str], spec: ExperimentSpec) -> _Columns
             )
         )
     values = tuple(epochs) or (VALUE,)
-    used = {*spec.search_space, *values, SECONDS}
+    used = {*spec.search_space, *_limited(spec), *values, SECONDS}
     return _Columns(
         values=values,
         has_seconds=SECONDS in names,
@@ -132,7 +137,7 @@ def _rows(
             if params is None:
                 n_outside += 1
             else:
-                trained.append(_trained(cells, params, columns))
+                trained.append(_trained(cells, params, columns, _limited(spec)))
         except ValueError as error:
             problems.append(f"line {reader.line_num}: {error}")
     return trained, problems, n_outside
@@ -163,7 +168,14 @@ def _params(cells: Mapping[str, str], space: Mapping[str, Parameter]) -> dict[st
     return params
 
 
-def _trained(cells: Mapping[str, str], params: Mapping[str, Any], columns: _Columns) -> Trained:
+def _limited(spec: ExperimentSpec) -> list[str]:
+    """Columns of what constraints limit, beside the objective: it has its own."""
+    return [name for name in spec.constraints if name != spec.objective.metric]
+
+
+def _trained(
+    cells: Mapping[str, str], params: Mapping[str, Any], columns: _Columns, limited: Sequence[str]
+) -> Trained:
     """A row whose cells end before the last epoch is a training that ended there itself."""
     texts = [cells[name] for name in columns.values]
     while texts and texts[-1] == "":
@@ -182,7 +194,13 @@ def _trained(cells: Mapping[str, str], params: Mapping[str, Any], columns: _Colu
         fail_reason=reason,
         fail_place=reason,
     )
-    return Trained(params=params, values=values, seconds=each, failure=None if values else failure)
+    return Trained(
+        params=params,
+        values=values,
+        seconds=each,
+        failure=None if values else failure,
+        limited={name: (_number(name, cells[name]),) * len(values) for name in limited if values},
+    )
 
 
 def _number(name: str, text: str) -> float:

@@ -43,7 +43,8 @@ def caveats(summary: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"A trial takes {duration(summary['start_s'])} beside its epochs, as in the record."
         )
-    return [*lines, *_error_lines(summary["surrogate_error"], summary["metric"])]
+    lines += _error_lines(summary["surrogate_error"], summary["metric"])
+    return [*lines, *_limits_lines(summary["limits_error"])]
 
 
 def _error_lines(error: Mapping[str, Any] | None, metric: str) -> list[str]:
@@ -64,6 +65,20 @@ def _error_lines(error: Mapping[str, Any] | None, metric: str) -> list[str]:
             "It predicts final values no better than their median does: differences between",
             "strategies that rest on predicted epochs prove nothing.",
         ]
+    return lines
+
+
+def _limits_lines(error: Mapping[str, Any] | None) -> list[str]:
+    if error is None:
+        return []
+    if error["share"] is None:
+        return ["How well constraints are predicted is unknown: no config could be held out."]
+    lines = [
+        f"Constraints: {error['share']:.0%} of {error['n_judged']} held-out configs judged wrongly "
+        f"(guessing: {error['share_of_guess']:.0%})."
+    ]
+    if error["share"] >= error["share_of_guess"] > 0:
+        lines.append("Which config breaks a constraint is predicted no better than by guessing.")
     return lines
 
 

@@ -7,6 +7,7 @@ from hpo.surrogate.gaussian_process import (
     log_expected_improvement,
     to_normal,
 )
+from hpo.surrogate.one_thread import one_thread
 from hpo.surrogate.told import told_scores, training_seeds
 from hpo.surrogate.unit_cube import UnitCube
 
@@ -16,6 +17,7 @@ __all__ = [
     "believed_scores",
     "fit_gaussian_process",
     "log_expected_improvement",
+    "one_thread",
     "to_normal",
     "told_scores",
     "training_seeds",

@@ -9,6 +9,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from hpo.surrogate.gaussian_process import fit_gaussian_process, to_normal
+from hpo.surrogate.one_thread import one_thread
 from hpo.surrogate.told import told_scores, training_seeds
 from hpo.surrogate.unit_cube import UnitCube
 
@@ -30,13 +31,14 @@ def believed_scores(trials: Sequence[FrozenTrial], *, is_maximized: bool) -> dic
         return scores
     by_number = {trial.number: trial for trial in trials}
     modelled = _modelled(scores)
-    process = fit_gaussian_process(
-        cube.encode([by_number[number].params for number in modelled]),
-        to_normal(np.array([scores[number] for number in modelled])),
-        cube.is_categorical,
-        training_seeds([by_number[number] for number in modelled]),
-    )
-    means, _ = process.posterior(cube.encode([by_number[number].params for number in scores]))
+    with one_thread():
+        process = fit_gaussian_process(
+            cube.encode([by_number[number].params for number in modelled]),
+            to_normal(np.array([scores[number] for number in modelled])),
+            cube.is_categorical,
+            training_seeds([by_number[number] for number in modelled]),
+        )
+        means, _ = process.posterior(cube.encode([by_number[number].params for number in scores]))
     return dict(zip(scores, means.tolist(), strict=True))
 
 
