@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import hashlib
+import logging
 import os
 import shlex
 import signal
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +40,7 @@ ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Ray reads them, too, and lets them win over an address that is given."""
 CONNECT_PATIENCE_S = 5
 REQUEST_PATIENCE_S = 60
+READY_PATIENCE_S = 60
 STOP_PATIENCE_S = 30
 """Ray would kill a driver 3 s after it asked it to end; ours takes up to 10."""
 
@@ -120,6 +123,17 @@ class Jobs:
             archive = Path(folder) / "working_dir.zip"
             pack(upload, archive)
             with self._explained():
+                self._submit_when_ready(run, job_id, archive, say)
+        say(f"submitted as {job_id}")
+        return job_id
+
+    def _submit_when_ready(
+        self, run: Run, job_id: str, archive: Path, say: Callable[[str], None]
+    ) -> None:
+        """Just after `ray start` the head's dashboard is there, but not yet what starts jobs."""
+        deadline, is_told = time.monotonic() + READY_PATIENCE_S, False
+        while True:
+            try:
                 self._client.submit_job(
                     entrypoint=run.entry_point,
                     submission_id=job_id,
@@ -129,8 +143,21 @@ class Jobs:
                     },
                     metadata=run.metadata,
                 )
-        say(f"submitted as {job_id}")
-        return job_id
+            except RuntimeError as error:
+                if "No available agent" not in str(error):
+                    raise
+                if time.monotonic() > deadline:
+                    raise UnfitEnvironmentError(
+                        f"the cluster at {self.address} starts no jobs: its head's agent is not "
+                        "there. Another Ray on that machine may have the agent's port: start the "
+                        "head with --dashboard-agent-listen-port 52366"
+                    ) from None
+            else:
+                return
+            if not is_told:
+                say(f"the cluster is not ready for jobs yet: waiting up to {READY_PATIENCE_S} s")
+            is_told = True
+            time.sleep(1)
 
     def follow(self, job_id: str, show: Callable[[str], None], next_lines: str) -> None:
         """Show what a job writes until it ends.
@@ -223,6 +250,10 @@ class Jobs:
                 f"the cluster at {self.address} has failed: {reason}. If it still answers, "
                 "`hpo jobs list` shows what runs there; `hpo submit` goes on where it was"
             ) from None
+
+
+for _sdk in ("dashboard_sdk", "job.sdk"):  # which would log between our lines
+    logging.getLogger(f"ray.dashboard.modules.{_sdk}").setLevel(logging.WARNING)
 
 
 class _Client(JobSubmissionClient):

@@ -84,8 +84,7 @@ class RayCluster:
 
     def start_worker(self) -> Node:
         host = f"127.0.0.{len(self.nodes) + 1}"
-        promised = ("--num-cpus", "1", "--num-gpus", "1")  # Ray believes what it is told
-        return self._start("--address", self.address, *promised, "--node-ip-address", host)
+        return self._start("--address", self.address, "--num-cpus", "1", "--node-ip-address", host)
 
     def _start(self, *arguments: str) -> Node:
         """A node that has joined; Ray gives it 30 s for that, which a busy machine may exceed."""

@@ -43,6 +43,14 @@ def train(config, trial):
         trial.checkpoints.save(epoch, {"score": score})
         yield {"score": score}
 '''
+NEEDS_MORE = """
+with open("/proc/self/cmdline") as file:
+    if file.read().startswith("ray::"):
+        raise ImportError("libmore.so: no such file")
+
+def train(config):
+    return config["x"]
+"""
 SPEC = """
 name: shared
 trainable: halts_on_cluster:train
@@ -199,13 +207,16 @@ def list_and_stop(team: Team) -> None:
 def test_what_the_machines_lack_is_told_and_the_exit_code_of_the_run_is_that_of_submit(
     team: Team,
 ) -> None:
-    """Ray has been told of a GPU, of which a trial asks for half; torch sees none."""
-    half = ("-o", "resources.gpu=0.5", "--name", "half")
-    code, stdout, stderr = team.hpo("submit", "shared.yaml", *half)
+    """The driver can import it, the workers cannot."""
+    (team.folder / "user" / "needs_more.py").write_text(NEEDS_MORE, encoding="utf-8")
+    code, stdout, stderr = team.hpo(
+        *("submit", "shared.yaml", "-o", "trainable=needs_more:train", "--name", "lacking")
+    )
     assert code == 5
     assert "no trial can run on the cluster as it is, 1 problem:" in stdout
-    assert re.search(r"127\.0\.0\.[23]: torch \S+ sees no GPU", stdout)
-    assert "hpo-half ended with exit code 5" in stderr
+    assert re.search(r"127\.0\.0\.[23]: trainable: module 'needs_more' .* libmore\.so", stdout)
+    assert "hpo-lacking ended with exit code 5" in stderr
+    assert not (team.runs / "lacking" / "spec.yaml").exists()
 
 
 def test_when_the_head_is_lost_a_new_cluster_finishes_the_study(team: Team) -> None:
@@ -221,13 +232,13 @@ def test_when_the_head_is_lost_a_new_cluster_finishes_the_study(team: Team) -> N
         assert follower.returncode == 5
         assert "Traceback" not in stderr
         gate.open()
-    with closing(RayCluster(team.cluster.environment)) as cluster:
-        cluster.start_head(dashboard=False)
-        cluster.start_worker()
-        run = ("run", "shared.yaml", "-o", "name=moved", "--begin-or-resume")
-        process = team.start(*run, RAY_ADDRESS=cluster.address)
-        stdout, stderr = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 0, stderr
+        with closing(RayCluster(team.cluster.environment)) as cluster:
+            cluster.start_head(dashboard=False)
+            cluster.start_worker()
+            run = ("run", "shared.yaml", "-o", "name=moved", "--begin-or-resume")
+            process = team.start(*run, RAY_ADDRESS=cluster.address)
+            stdout, stderr = process.communicate(timeout=PATIENCE_S)
+            assert process.returncode == 0, stderr
     team.check("moved")
     epochs = Counter(epoch for trial, epoch, _ in team.trained("moved") if trial == "00001")
     assert epochs == {1: 1, 2: 2, 3: 1}

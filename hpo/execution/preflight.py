@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -23,7 +23,9 @@ from trainables import DataError, Place, TrainableError, find_trainable, write_w
 
 PACKAGE = "hpo-platform"
 PATIENCE_S = 25
-"""For all machines together: a worker that imports torch from a slow disk takes a while."""
+"""After that it is told which machines have not answered yet."""
+LAST_PATIENCE_S = 120
+"""On a machine that is busy a worker may take a minute to import torch: no reason to refuse it."""
 SERVER_PATIENCE_S = 5
 N_SHOWN = 3
 """Machines that are named for one problem."""
@@ -32,13 +34,16 @@ Told: TypeAlias = tuple[list[str], bool]
 """A machine's problems, and whether it has written what the driver shall find."""
 
 
-def check_cluster(task: TrialTask, home: Place, resources: ResourcesSpec) -> None:
+def check_cluster(
+    task: TrialTask, home: Place, resources: ResourcesSpec, say: Callable[[str], None]
+) -> None:
     """Ask every machine that can run a trial for all that it lacks.
 
     Args:
         task: a trial of the search.
         home: the experiment's place for checkpoints; what a machine writes there must be seen here.
         resources: of one trial.
+        say: is told of machines that take long.
 
     Raises:
         UnfitEnvironmentError: names every problem with the machines that have it.
@@ -54,6 +59,11 @@ def check_cluster(task: TrialTask, home: Place, resources: ResourcesSpec) -> Non
         )
         asked[answer] = (node["NodeManagerAddress"], probe)
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_S)
+    if late:
+        names = _names([asked[answer][0] for answer in late])
+        say(f"{names}: no answer after {PATIENCE_S} s; waiting up to {LAST_PATIENCE_S} s in all")
+        rest_s = LAST_PATIENCE_S - PATIENCE_S
+        ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=rest_s)
     machines: defaultdict[str, list[str]] = defaultdict(list)
     for answer in ready:
         machine, probe = asked[answer]
@@ -168,7 +178,7 @@ def _unseen(probe: Place) -> list[str]:
 
 def _no_answer_text(gpu: float) -> str:
     waits = f"busy (a trial asks for gpu={gpu:g})" if gpu else "busy"
-    return f"no answer within {PATIENCE_S} s: {waits} or not reachable; `ray status` tells"
+    return f"no answer within {LAST_PATIENCE_S} s: {waits} or not reachable; `ray status` tells"
 
 
 def problems_text(machines: Mapping[str, list[str]]) -> str:
@@ -176,10 +186,14 @@ def problems_text(machines: Mapping[str, list[str]]) -> str:
     count = "1 problem" if len(machines) == 1 else f"{len(machines)} problems"
     lines = [f"no trial can run on the cluster as it is, {count}:"]
     for problem, named in machines.items():
-        names = sorted(named)
-        more = f" and {len(names) - N_SHOWN} more" if len(names) > N_SHOWN else ""
-        lines.append(f"{', '.join(names[:N_SHOWN])}{more}: {problem}")
+        lines.append(f"{_names(named)}: {problem}")
     return "\n  ".join(lines)
+
+
+def _names(machines: Sequence[str]) -> str:
+    names = sorted(machines)
+    more = f" and {len(names) - N_SHOWN} more" if len(names) > N_SHOWN else ""
+    return ", ".join(names[:N_SHOWN]) + more
 
 
 def server_problem(uri: str) -> str | None:
