@@ -54,9 +54,11 @@ def dashboard(shell: Shell, *options: str) -> Iterator[str]:
     """The address that `hpo dashboard seen` prints."""
     process = shell.start("dashboard", "seen", "--port", "0", *options)
     assert process.stdout is not None
-    yield process.stdout.readline().strip()
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
 
 
