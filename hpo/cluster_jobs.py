@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -35,6 +35,7 @@ from hpo.addresses import is_loopback
 from hpo.cluster_upload import Upload, pack
 from hpo.errors import JobFailedError, RunInterruptedError, UnfitEnvironmentError, UsageError
 from hpo.spec import ExperimentSpec, spec_to_yaml
+from storage import has_password
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Ray reads them, too, and lets them win over an address that is given."""
@@ -296,23 +297,13 @@ def refuse_secrets(options: Mapping[str, str | None]) -> None:
         UsageError: if a value is a URL with a password.
     """
     for option, value in options.items():
-        if value and _has_password(value):
+        if value and has_password(value):
             raise UsageError(
                 f"{option} holds a password, and a job's options can be read by everybody on the "
                 "cluster. Leave it out: set it in the environment that the cluster's head is "
                 "started with (HPO_STORAGE_URL, MLFLOW_TRACKING_URI), or give the URL without a "
                 "password, which libpq takes from PGPASSFILE there"
             )
-
-
-def _has_password(url: str) -> bool:
-    """In front of its host or among its options."""
-    try:
-        parts = urlsplit(url)
-        keys = [key.lower() for key, _ in parse_qsl(parts.query, keep_blank_values=True)]
-    except ValueError:
-        return True  # nobody knows what it holds
-    return parts.password is not None or any("pass" in k or "secret" in k for k in keys)
 
 
 def _must_answer(address: str) -> None:
