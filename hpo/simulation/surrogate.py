@@ -2,10 +2,11 @@
 
 Two Gaussian processes (Rasmussen & Williams 2006, algorithm 2.1), one for the values and one for
 the logarithm of the seconds, over params and epoch, with a Matern 5/2 kernel that has a length
-scale per column. Why: a study records some tens of configs, and on so few a Gaussian process was
-off by less than forests of either kind on three of four records that they were tried on (figures:
-docs/replay.md). Forests, which Eggensperger et al. 2015, "Efficient benchmarking of hyperparameter
-optimizers via surrogates" (AAAI-15), prefer for large records, need more of them.
+scale per column. Why: a study records some tens of configs, and on so few that lie all over a space
+a Gaussian process is off by far less than forests of either kind; where they lie close together it
+is not (benchmarks/surrogates.py, docs/replay.md). Forests, which Eggensperger et al. 2015,
+"Efficient benchmarking of hyperparameter optimizers via surrogates" (AAAI-15), prefer for large
+records, need more of them.
 
 What is predicted is a mean: it lacks the noise of a training.
 """
