@@ -39,7 +39,7 @@ from hpo.workspace import (
     experiment_names,
     find_record,
     finished,
-    is_finished,
+    finished_outcome,
     open_workspace,
     storage_errors,
 )
@@ -49,7 +49,6 @@ from storage import (
     record_finalists,
     recorded_finalists,
     requeue_running,
-    search_end,
 )
 from trainables import BEST_WEIGHTS, PackedModel
 
@@ -84,14 +83,8 @@ def run_experiment(
         with exclusive(places.run_folder(spec.name)):
             # Again, now that no other driver can change it.
             recorded = find_record(spec, places, resume=resume)
-            if recorded is not None and is_finished(
-                workspace := open_workspace(spec, places, recorded)
-            ):
-                progress.say(
-                    f"experiment {spec.name!r} is finished: there is nothing left to do"
-                    + search_goes_on_with(workspace)
-                )
-                return workspace.outcome()
+            if (outcome := finished_outcome(recorded, places, progress.say)) is not None:
+                return outcome
             if recorded is None and spec.name in experiment_names(places):
                 progress.say(
                     f"experiment {spec.name!r} had not finished a trial: it begins anew, "
@@ -212,14 +205,6 @@ def stages(
         # It takes longest, so it comes first.
         last.insert(0, retrain_task(winner, workspace.tasks, keep, progress.say))
     yield SideBySide(last)
-
-
-def search_goes_on_with(workspace: Workspace) -> str:
-    """How to search on where a search ended early; empty where it did not."""
-    if (end := search_end(workspace.study)) is None:
-        return ""
-    lifted = f"-o budget.{end.by}=... or " if end.limit is not None else ""
-    return f" ({end.reason}; search on with {lifted}more trials: -o budget.n_trials=...)"
 
 
 def keep_fingerprint(

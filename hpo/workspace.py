@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +53,7 @@ from storage import (
     database_exists,
     open_engine,
     open_optuna_storage,
+    search_end,
     shown_url,
     study_exists,
 )
@@ -397,10 +398,50 @@ def _narrowed(spec: ExperimentSpec, found: LrRangeRecord) -> ExperimentSpec:
     return narrowed(spec, found.low, found.high)
 
 
-def is_finished(workspace: Workspace) -> bool:
-    """Whether the search is over and everything after it is done, too."""
-    is_done = workspace.experiment.finished_at is not None
-    return is_done and is_over(workspace.study, workspace.spec)
+def finished_outcome(
+    recorded: ExperimentRecord | None, places: Places, say: Callable[[str], None]
+) -> Outcome | None:
+    """What an experiment has come to that is finished, with a word of it; else None.
+
+    Finished is one whose search is over, and with it everything that follows.
+
+    Args:
+        recorded: what `find_record` has found.
+        places: where it is kept.
+        say: shows a line to the user.
+    """
+    if recorded is None or recorded.finished_at is None:
+        return None
+    ledger = Ledger(open_engine(places.storage_url))
+    workspace = _laid_out(parse_recorded_spec(recorded.spec), places, recorded, ledger)
+    if not is_over(workspace.study, workspace.spec):
+        return None
+    say(
+        f"experiment {recorded.name!r} is finished: there is nothing left to do"
+        + _how_to_search_on(workspace.study)
+    )
+    return workspace.outcome()
+
+
+def outcome_if_finished(
+    spec: ExperimentSpec, places: Places, say: Callable[[str], None]
+) -> Outcome | None:
+    """The same of the experiment that goes on with ``spec``: nothing of Ray is loaded for that.
+
+    Raises:
+        UsageError: as `find_record`.
+        StorageError: if the database cannot be used.
+    """
+    with storage_errors():
+        return finished_outcome(find_record(spec, places, resume=True), places, say)
+
+
+def _how_to_search_on(study: Study) -> str:
+    """Where a search ended early; empty where it did not."""
+    if (end := search_end(study)) is None:
+        return ""
+    lifted = f"-o budget.{end.by}=... or " if end.limit is not None else ""
+    return f" ({end.reason}; search on with {lifted}more trials: -o budget.n_trials=...)"
 
 
 def finished(workspace: Workspace) -> Workspace:
