@@ -15,6 +15,7 @@ import numpy as np
 import optuna
 import optuna.terminator
 import pytest
+import ray
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import InMemoryStorage, RDBStorage
@@ -26,6 +27,7 @@ from ruamel.yaml import YAML
 from test_schedulers import BusyRay, Trial
 from torchvision.transforms import v2
 
+from hpo.execution.lost_workers import LOW_ON_MEMORY, NODE_DIED
 from storage import enqueued_params
 
 X = {"x": FloatDistribution(0, 1)}
@@ -165,6 +167,14 @@ def test_the_evaluators_of_the_terminator_are_there_without_a_word_of_going() ->
 
 
 # --- Ray ---
+
+
+def test_ray_says_in_words_why_a_worker_died() -> None:
+    """Of its memory monitor and of a node; of any other death it only guesses at the cause."""
+    said = {"raylet/raylet": LOW_ON_MEMORY, "gcs/gcs_server": NODE_DIED}
+    for program, words in said.items():
+        content = (Path(ray.__file__).parent / "core" / "src" / "ray" / program).read_bytes()
+        assert words.encode() in content
 
 
 def test_ashas_own_brackets_are_drawn_from_the_global_generator() -> None:
