@@ -116,15 +116,19 @@ def _run(spec: ExperimentSpec, places: Places, *, is_resumed: bool) -> None:
     """The whole journey of `hpo run`, seen on a terminal."""
     from rich.console import Console
 
-    from hpo.experiment import run_experiment
     from hpo.progress import RunProgress
     from hpo.results import summary
     from hpo.search import n_trials_of
+    from hpo.workspace import outcome_if_finished
 
-    with RunProgress(spec, Console(stderr=True), n_trials_of(spec)) as progress:
-        outcome = run_experiment(
-            spec, places, progress, resume=is_resumed, resume_command=resume_command()
-        )
+    outcome = outcome_if_finished(spec, places, say) if is_resumed else None
+    if outcome is None:
+        from hpo.experiment import run_experiment  # and Ray, which takes seconds to load
+
+        with RunProgress(spec, Console(stderr=True), n_trials_of(spec)) as progress:
+            outcome = run_experiment(
+                spec, places, progress, resume=is_resumed, resume_command=resume_command()
+            )
     typer.echo(summary(outcome, places.run_folder(spec.name), program()))
 
 

@@ -50,8 +50,9 @@ from hpo.workspace import (
     experiment_names,
     find_record,
     finished,
+    finished_workspace,
     has_trained,
-    is_finished,
+    nothing_left,
     open_workspace,
     storage_errors,
     task_factory,
@@ -67,7 +68,6 @@ from storage import (
     recorded_data_trial,
     recorded_finalists,
     requeue_running,
-    search_end,
     tracking_is_late,
 )
 from trainables import BEST_WEIGHTS, PackedModel
@@ -103,13 +103,8 @@ def run_experiment(
         with exclusive(places, spec.name) as lease:
             # Again, now that no other driver can change it.
             recorded = find_record(spec, places, resume=resume)
-            if recorded is not None and is_finished(
-                workspace := open_workspace(spec, places, recorded)
-            ):
-                progress.say(
-                    f"experiment {spec.name!r} is finished: there is nothing left to do"
-                    + search_goes_on_with(workspace)
-                )
+            if (workspace := finished_workspace(recorded, places)) is not None:
+                progress.say(nothing_left(workspace))
                 if tracking_is_late(workspace.study):
                     try_to_synchronize(workspace, progress)
                 return workspace.outcome()
@@ -274,14 +269,6 @@ def stages(
         # It takes longest, so it comes first.
         last.insert(0, retrain_task(winner, workspace.tasks, keep, progress.say))
     yield SideBySide(last)
-
-
-def search_goes_on_with(workspace: Workspace) -> str:
-    """How to search on where a search ended early; empty where it did not."""
-    if (end := search_end(workspace.study)) is None:
-        return ""
-    lifted = f"-o budget.{end.by}=... or " if end.limit is not None else ""
-    return f" ({end.reason}; search on with {lifted}more trials: --trials ...)"
 
 
 def same_data(workspace: Workspace) -> SameData:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,8 +61,10 @@ from storage import (
     hold_lease,
     open_engine,
     open_optuna_storage,
+    search_end,
     shown_url,
     study_exists,
+    tracking_is_late,
 )
 from trainables import LR, remove_tree, trainable_sources
 
@@ -487,10 +489,51 @@ def _narrowed(spec: ExperimentSpec, found: LrRangeRecord) -> ExperimentSpec:
     return narrowed(spec, found.low, found.high)
 
 
-def is_finished(workspace: Workspace) -> bool:
-    """Whether the search is over and everything after it is done, too."""
-    is_done = workspace.experiment.finished_at is not None
-    return is_done and is_over(workspace.study, workspace.spec)
+def finished_workspace(recorded: ExperimentRecord | None, places: Places) -> Workspace | None:
+    """The workspace of an experiment whose search is over, and all that follows it; else None.
+
+    Args:
+        recorded: what `find_record` has found.
+        places: where it is kept.
+    """
+    if recorded is None or recorded.finished_at is None:
+        return None
+    ledger = Ledger(open_engine(places.storage_url))
+    workspace = _laid_out(parse_recorded_spec(recorded.spec), places, recorded, ledger)
+    return workspace if is_over(workspace.study, workspace.spec) else None
+
+
+def outcome_if_finished(
+    spec: ExperimentSpec, places: Places, say: Callable[[str], None]
+) -> Outcome | None:
+    """What an experiment has come to where nothing is left to do, not even for MLflow; else None.
+
+    Nothing of Ray or MLflow is loaded for that.
+
+    Args:
+        spec: of the experiment to go on with.
+        places: where it is kept.
+        say: shows a line to the user.
+
+    Raises:
+        UsageError: as `find_record`.
+        StorageError: if the database cannot be used.
+    """
+    with storage_errors():
+        workspace = finished_workspace(find_record(spec, places, resume=True), places)
+        if workspace is None or tracking_is_late(workspace.study):
+            return None
+        say(nothing_left(workspace))
+        return workspace.outcome()
+
+
+def nothing_left(workspace: Workspace) -> str:
+    """What is said of a finished experiment, with how to search on where its search ended early."""
+    text = f"experiment {workspace.spec.name!r} is finished: there is nothing left to do"
+    if (end := search_end(workspace.study)) is None:
+        return text
+    lifted = f"-o budget.{end.by}=... or " if end.limit is not None else ""
+    return f"{text} ({end.reason}; search on with {lifted}more trials: --trials ...)"
 
 
 def finished(workspace: Workspace) -> Workspace:

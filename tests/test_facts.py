@@ -36,6 +36,7 @@ from ruamel.yaml import YAML
 from test_schedulers import BusyRay, Trial
 from torchvision.transforms import v2
 
+from hpo.execution.lost_workers import LOW_ON_MEMORY, NODE_DIED
 from storage import enqueued_params
 
 X = {"x": FloatDistribution(0, 1)}
@@ -217,6 +218,14 @@ def test_an_exception_at_a_commit_leaves_the_transaction_to_be_rolled_back(tmp_p
 
 
 # --- Ray ---
+
+
+def test_ray_says_in_words_why_a_worker_died() -> None:
+    """Of its memory monitor and of a node; of any other death it only guesses at the cause."""
+    said = {"raylet/raylet": LOW_ON_MEMORY, "gcs/gcs_server": NODE_DIED}
+    for program, words in said.items():
+        content = (Path(ray.__file__).parent / "core" / "src" / "ray" / program).read_bytes()
+        assert words.encode() in content
 
 
 def test_ashas_own_brackets_are_drawn_from_the_global_generator() -> None:

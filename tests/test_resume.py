@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import optuna
 import pytest
 from commands import Shell, assert_no_traceback
@@ -39,6 +42,23 @@ def test_of_a_finished_experiment_it_says_so_and_starts_no_ray(user: Shell) -> N
         assert done.stdout == (user.folder / "first.txt").read_text()
 
 
+def test_of_a_finished_experiment_nothing_heavy_is_loaded(user: Shell) -> None:
+    """So that it takes seconds, of which loading Ray would take most."""
+    code = (
+        "import sys\n"
+        "from hpo.cli import app\n"
+        "try: app(['resume', 'mine'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'ray', 'torch', 'mlflow', 'pandas', 'sklearn', 'plotly'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=user.folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (user.folder / "first.txt").read_text()
+
+
 def test_with_more_trials_it_searches_on_without_the_spec(user: Shell) -> None:
     """The trainable is found where it was found before."""
     (user.folder / "specs" / "mine.yaml").unlink()
@@ -70,6 +90,7 @@ def test_what_cannot_be_resumed_is_refused(
 
 def test_a_trainable_that_is_gone_is_named(user: Shell) -> None:
     (user.folder / "specs" / "beside.py").rename(user.folder / "elsewhere.txt")
+    sys.modules.pop("beside")  # as in a process of its own
     done = user.hpo("resume", "mine", "--trials", "9")
     assert done.returncode == 2
     assert "the recorded spec of 'mine'" in done.stderr

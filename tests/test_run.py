@@ -32,11 +32,6 @@ def broken(config):
 
 def misnamed(config):
     return {"scor": 1.0}
-
-def dies(config):
-    if config["x"] > 0.4:
-        os._exit(1)
-    return config["x"]
 '''
 
 DICE = '''
@@ -272,20 +267,6 @@ def test_a_search_in_which_nothing_succeeds_says_why(user: Shell) -> None:
     assert "reported no 'score'" in done.stderr
     assert "scor" in done.stderr
     assert_no_traceback(done)
-
-
-def test_a_worker_that_dies_costs_its_own_trial_alone(user: Shell) -> None:
-    done = user.hpo(
-        "run", "mine.yaml", "-oname=dies", "-otrainable=my_module:dies", "-obudget.n_trials=6"
-    )
-    assert done.returncode == 0, done.stderr
-    for trial in study_of(user, "dies").trials:
-        if trial.params["x"] > 0.4:
-            assert trial.state == TrialState.FAIL
-            assert "worker process" in trial.user_attrs["fail_reason"]
-        else:
-            assert trial.state == TrialState.COMPLETE
-    assert states(user, "dies")["FAIL"] > 0
 
 
 def test_a_model_that_computes_something_else_when_reloaded_fails_the_command(user: Shell) -> None:

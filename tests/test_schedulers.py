@@ -17,8 +17,7 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from test_samplers import name_of
 
-from hpo.search import SCHEDULERS, build_scheduler
-from hpo.search.schedulers import bracket_graces, bracket_order
+from hpo.search.schedulers import SCHEDULERS, bracket_graces, bracket_order, build_scheduler
 from hpo.spec import ExperimentSpec, SchedulerSpec, parse_spec
 from hpo.tasks import EPOCH, NUMBER, OBJECTIVE
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import optuna
 import pytest
-import ray
 from commands import Shell, assert_no_traceback
 from conftest import BRANIN
+from ray.util import placement_group, remove_placement_group
 
 from hpo.execution.stalls import MIN_PATIENCE_S, N_LONGEST, NO_WORKER_S, StallWatch
 from hpo.spec import parse_spec
@@ -180,8 +181,6 @@ concurrency: 1
 
 def test_a_trial_that_waits_for_ever_fails_and_the_others_are_trained(shell: Shell) -> None:
     """In a system call, at a pipe that nobody opens."""
-    import os
-
     os.mkfifo(shell.folder / "for_ever")
     shell.write("waiting.py", WAITING.replace("FOLDER", str(shell.folder)))
     shell.write("waiting.yaml", SPEC)
@@ -202,10 +201,10 @@ def test_a_run_that_finds_no_worker_ends_and_loses_nothing(
     """Somebody else has all CPUs; when they are free again it goes on."""
     monkeypatch.setattr("hpo.execution.stalls.NO_WORKER_S", 2.0)
     shell.write("branin.yaml", BRANIN)
-    other = ray.remote(num_cpus=2)(Other).remote()
-    ray.get(other.is_there.remote())
+    others = placement_group([{"CPU": 2}])
+    assert others.wait(60)
     done = shell.hpo("run", "branin.yaml")
-    ray.kill(other)
+    remove_placement_group(others)
     assert done.returncode == 5, done.stderr
     assert "no trial could be started" in done.stderr
     assert "cpu=2 (0 free)" in done.stderr
@@ -216,10 +215,3 @@ def test_a_run_that_finds_no_worker_ends_and_loses_nothing(
     done = shell.hpo("resume", "branin")
     assert done.returncode == 0, done.stderr
     assert len(study.trials) == 6
-
-
-class Other:
-    """Somebody else's actor."""
-
-    def is_there(self) -> bool:
-        return True

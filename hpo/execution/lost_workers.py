@@ -9,6 +9,7 @@ from hpo.tasks import EpochReport, lost
 VMSTAT = Path("/proc/vmstat")
 LOW_ON_MEMORY = "low on memory"
 """Of Ray's memory monitor. Its words for any other death name "the OOM killer" as a guess."""
+NODE_DIED = "node has died"
 
 
 class LostWorkers:
@@ -26,7 +27,7 @@ class LostWorkers:
         n_before, self._n_oom_kills = self._n_oom_kills, n_oom_kills()
         if LOW_ON_MEMORY in error:
             return lost("Ray ended its worker: the node was low on memory", "out_of_memory")
-        if "node has died" in error or "node is dead" in error:
+        if NODE_DIED in error:
             return lost("the node died that its worker was on")
         if "Traceback" in error or "died" not in error:
             return lost(f"its worker failed: {_last_line(error)}")

@@ -14,7 +14,6 @@ from hpo.search.opening import (
 )
 from hpo.search.pbt import search_source
 from hpo.search.samplers import SAMPLERS, build_sampler, named_sampler
-from hpo.search.schedulers import SCHEDULERS, build_scheduler
 from hpo.search.shared import SharedCourses, recorded_course
 from hpo.search.source import SearchObserver, StudySource
 from hpo.search.space import (
@@ -34,7 +33,6 @@ from hpo.search.timed import TimedSampler
 
 __all__ = [
     "SAMPLERS",
-    "SCHEDULERS",
     "ManyStudies",
     "SearchObserver",
     "SharedCourses",
@@ -44,7 +42,6 @@ __all__ = [
     "ask",
     "awaits_lr_range",
     "build_sampler",
-    "build_scheduler",
     "chosen_samplers",
     "defaults",
     "distributions",

@@ -6,12 +6,14 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from ray.tune.schedulers import TrialScheduler
+from typing import TYPE_CHECKING
 
 from hpo.search.shared import SharedCourses
 from hpo.search.source import StudySource
 from hpo.tasks import EpochReport, TrialTask
+
+if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
 
 
 @dataclass(order=True)

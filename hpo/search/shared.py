@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
-from ray.tune.schedulers import TrialScheduler
 
 from hpo.search.holding import FIRST_VALUE
 from hpo.search.source import RETRIES, StudySource
 from hpo.tasks import EPOCH, NUMBER, OBJECTIVE, EpochReport, TrialTask
 from storage import ANSWERED_BY, EpochRecord
+
+if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
 
 NO_FACTS = frozenset(
     {"seed", "fail_reason", "fail_place", "fail_cause", "traceback", "search_stage"}
@@ -96,6 +98,8 @@ def _end(course: Course, task: TrialTask, scheduler: TrialScheduler) -> int | No
 
     ``scheduler`` is told what it would be told if the trial was trained.
     """
+    from ray.tune.schedulers import TrialScheduler
+
     ray: Any = None
     trial: Any = _AnsweredTrial(f"answered-{task.number}")
     scheduler.on_trial_add(ray, trial)

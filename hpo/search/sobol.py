@@ -9,7 +9,6 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from scipy.stats import qmc
 
 from hpo.search.looked_up import LookedUpSampler
 from hpo.seeds import derive_seed
@@ -39,6 +38,8 @@ class SobolSampler(LookedUpSampler):
             seed = derive_seed(self._study_seed, trial.number, f"proposal of {param_name}")
             sampler = RandomSampler(seed=seed)
             return sampler.sample_independent(study, trial, param_name, param_distribution)
+        from scipy.stats import qmc  # here: most searches do without, and it takes long to load
+
         sequence = qmc.Sobol(
             len(self._space), rng=derive_seed(self._study_seed, 0, "sobol"), scramble=True
         )

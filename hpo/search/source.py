@@ -6,19 +6,17 @@ import datetime as dt
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from ray.tune.schedulers import TrialScheduler
 
 from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError, UsageError
 from hpo.failpoints import failpoint
 from hpo.search.ending import EarlyEnd, is_spent_on, n_spent, n_trials_of, take_up
 from hpo.search.holding import FIRST_VALUE, HeldBack
 from hpo.search.opening import enqueue_opening
-from hpo.search.schedulers import build_scheduler, replay
 from hpo.search.space import ask
 from hpo.search.staged import is_of_opening, must_wait, named_search, search_sampler
 from hpo.spec import ExperimentSpec
@@ -35,6 +33,9 @@ from storage import (
     record_sampler,
     requeue_running,
 )
+
+if TYPE_CHECKING:  # with Ray, which takes seconds to load and is needed for a search alone
+    from ray.tune.schedulers import TrialScheduler
 
 MAX_OPENING_FAILURES = 5
 RETRIES = "worker_retries"
@@ -92,6 +93,8 @@ class StudySource:
         ``record_fingerprint`` gets the number of the trial that tells it, the data's, and warnings,
         once; None if it is known. The time limit counts the seconds of ``clock``.
         """
+        from hpo.search.schedulers import build_scheduler
+
         self._n_trials = n_trials_of(spec)
         requeue_running(study)
         enqueue_opening(study, spec)
@@ -366,6 +369,8 @@ class StudySource:
 
     def _answer(self, trial: optuna.Trial, same: int) -> None:
         """Give a trial what trial ``same`` came to, which has trained the very same thing."""
+        from hpo.search.schedulers import replay
+
         trials = self._study.get_trials(deepcopy=False)
         known, own = trials[same], trials[trial.number].user_attrs
         # What stands on a trial before it is trained, its stage for one, is its own.

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import erfcx, ndtr
-from scipy.stats import yeojohnson
 
 Array = npt.NDArray[np.float64]
 Seeds = npt.NDArray[np.int64]
@@ -255,6 +254,8 @@ def to_normal(values: Array) -> Array:
     spread = float(values.std())
     if spread < 1e-12 * max(1.0, float(np.abs(values).max())):
         return np.zeros_like(values)
+    from scipy.stats import yeojohnson  # here: it takes longer to load than all the rest of scipy
+
     bent = np.asarray(yeojohnson((values - values.mean()) / spread)[0], dtype=np.float64)
     spread = float(bent.std())
     return (bent - bent.mean()) / spread if spread > 1e-12 else np.zeros_like(values)
