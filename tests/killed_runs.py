@@ -43,6 +43,7 @@ class KilledRuns:
             stdout=subprocess.PIPE,
             stderr=self._log.open("w"),
             text=True,
+            env={**os.environ, "RAY_ADDRESS": "local"},  # it has no use for that of other tests
         )
         self._template = folder / "template"
         self._template.mkdir()

@@ -459,7 +459,10 @@ def test_without_mlflow_the_rest_is_compared_and_that_is_said(whole: Workspace) 
 
 
 def test_an_experiment_that_is_being_run_is_not_audited(whole: Workspace) -> None:
-    with exclusive(whole.folder), pytest.raises(StorageError, match="is being run by process"):
+    with (
+        exclusive(whole.places, "model"),
+        pytest.raises(StorageError, match="is being run by process"),
+    ):
         audited(whole.places, "model")
 
 

@@ -406,7 +406,7 @@ def test_wrong_arguments_exit_with_2_and_leave_nothing(
     [
         ("nonsense", "such as sqlite:////folder/hpo.db"),
         ("oracel://me@there/x", "such as sqlite:////folder/hpo.db"),
-        ("postgresql+pg8000://me:secret@there/x", "pip install pg8000"),
+        ("postgresql+pg8000://me@there/x", "pip install pg8000"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_told_with_the_way_out(

@@ -113,7 +113,7 @@ def finished(shell: Shell, spec: ExperimentSpec) -> Path:
     """The folder of an experiment as `hpo run` leaves it; its winner is trained in this process."""
     workspace, models = begun(shell, spec), list[PackedModel]()
     keep = partial(keep_model, workspace, models)
-    stage = retrain_task(winner_of(workspace.outcome()), workspace.tasks, keep)
+    stage = retrain_task(winner_of(workspace.outcome()), workspace.tasks, keep, print)
     task = stage.next_task()
     assert task is not None
     stage.ended(task, TrialDrive(task).next_report())

@@ -143,6 +143,8 @@ def _trainable_problems(task: TrialTask) -> list[str]:
             f"data: {error}. HPO_DATA names a folder that has one path on every machine "
             f"(now {task.context.data_dir})"
         ]
+    except Exception:  # noqa: BLE001  of a config, say: what no machine can help, its trial tells
+        return []
     return []
 
 
