@@ -1,9 +1,10 @@
 """The search of soak.py as one writes it with Ray Tune, OptunaSearch and their MLflow callback.
 
-    .venv/bin/python benchmarks/plain_tune.py FOLDER
+    .venv/bin/python benchmarks/plain_tune.py FOLDER [DATABASE]
 
 Called again after it was killed, it goes on as Ray's documents say. It prints a line for each trial
-that Ray Tune says is complete.
+that Ray Tune says is complete. Without a database Optuna's study lives in memory, and in what Ray
+Tune writes of its searcher.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ from ray.tune.search.optuna import OptunaSearch
 N_TRIALS, N_EPOCHS, EPOCH_S, N_WORKERS = 16, 4, 0.25, 2
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, database: str | None = None) -> None:
     """Begin, or go on."""
     trainable = tune.with_resources(partial(train, trained=str(folder / "trained.txt")), {"cpu": 1})
     results = folder / "results" / "soak"
     if tune.Tuner.can_restore(str(results)):
         tuner = tune.Tuner.restore(str(results), trainable, resume_errored=True)
     else:
-        tuner = new_tuner(trainable, folder)
+        tuner = new_tuner(trainable, folder, database)
     tuner.fit()
 
 
-def new_tuner(trainable: Any, folder: Path) -> tune.Tuner:
+def new_tuner(trainable: Any, folder: Path, database: str | None) -> tune.Tuner:
     """All that Ray Tune offers for a search that survives."""
     search = OptunaSearch(
         metric="loss",
         mode="min",
         study_name="soak",
-        storage=optuna.storages.RDBStorage(f"sqlite:///{folder}/optuna.db"),
+        storage=None if database is None else optuna.storages.RDBStorage(database),
         seed=0,
     )
     mlflow = MLflowLoggerCallback(f"sqlite:///{folder}/mlflow.db", experiment_name="soak")
@@ -53,6 +54,7 @@ def new_tuner(trainable: Any, folder: Path) -> tune.Tuner:
             metric="loss",
             mode="min",
             num_samples=N_TRIALS,
+            reuse_actors=True,
             search_alg=ConcurrencyLimiter(search, N_WORKERS),
         ),
         run_config=tune.RunConfig(
@@ -89,4 +91,4 @@ def train(config: dict[str, Any], trained: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    main(Path(sys.argv[1]).resolve(), *sys.argv[2:])

@@ -1,11 +1,13 @@
 """Searches whose driver is killed again and again: what is left of what they had said.
 
-    .venv/bin/python benchmarks/soak.py            # 100 kills of `hpo run`, 100 of plain Ray Tune
-    .venv/bin/python benchmarks/soak.py --kills 10 --seed 1
+    .venv/bin/python benchmarks/soak.py hpo --kills 100
+    .venv/bin/python benchmarks/soak.py plain plain-stored --kills 40
 
-A search is begun, its driver gets SIGKILL at a random moment, it is begun again, and so on until it
-comes to its end; then the next search, until there were enough kills. Then its words are compared
-with what is stored. The other side is plain_tune.py, the same search without us.
+One search is left alone and its seconds are counted. Each following one is begun, its driver gets
+SIGKILL at a random moment within that time, it is begun again, and so on until it comes to its end;
+then the next, until there were enough kills. At each end the words of the drivers are compared with
+what is stored. `plain` is plain_tune.py, the same search without us; `plain-stored` is that with
+Optuna's study in a database, for its dashboard.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +31,8 @@ from pathlib import Path
 import numpy as np
 from plain_tune import EPOCH_S, N_EPOCHS, N_TRIALS, N_WORKERS
 
-LATEST_KILL_S = 18.0
-"""About what an undisturbed search takes: a kill may come at any step of it."""
+PATIENCE_S = 600.0
+"""A start that nobody kills and that takes longer hangs."""
 TOLD = re.compile(r"^(?:trial|told) +(\w+) +(?:COMPLETE +loss=)?([0-9.]+)(?: |$)", re.M)
 """A line of `hpo run`, or of plain_tune.py, that says that a trial is complete."""
 MAX_FAILED_STARTS = 3
@@ -72,7 +75,9 @@ class Ended:
     kept: dict[str, str] = field(default_factory=dict)
     """The same as it is stored at the end."""
     n_kills: int = 0
-    n_trials: int = 0
+    n_trained: int = 0
+    n_trials: int | None = None
+    """Of the study in Optuna's database, if there is one."""
     n_complete: int = 0
     n_running: int = 0
     n_mlflow_running: int = 0
@@ -89,23 +94,19 @@ class Ended:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the study has as many trials as the budget says, all of them complete."""
-        return self.n_trials == self.n_complete == N_TRIALS
+        """Whether as many trials were trained as the budget says, and stand in the study."""
+        is_stored = self.n_trials is None or self.n_trials == self.n_complete == N_TRIALS
+        return is_stored and self.n_trained == N_TRIALS
 
 
 def main() -> None:
-    """Soak both and print a table."""
+    """Soak one side after the other and print a table."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("sides", nargs="+", choices=SIDES)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
-    columns = {
-        "`hpo run`": soak(hpo_command, look_at_hpo, wanted.kills, wanted.seed),
-        "Ray Tune, OptunaSearch, MLflow callback": soak(
-            plain_command, look_at_plain, wanted.kills, wanted.seed
-        ),
-    }
-    print_table(columns)
+    print_table({side: soak(*SIDES[side], wanted.kills, wanted.seed) for side in wanted.sides})
 
 
 def print_table(columns: dict[str, list[Ended]]) -> None:
@@ -118,7 +119,7 @@ def print_table(columns: dict[str, list[Ended]]) -> None:
         ),
         "trials said to be complete": lambda all_: sum(len(one.told) for one in all_),
         "of these lost, or with another value": lambda all_: sum(one.n_lost for one in all_),
-        f"searches with exactly {N_TRIALS} trials in Optuna, all complete": lambda all_: sum(
+        f"searches with exactly {N_TRIALS} trials, as the budget says": lambda all_: sum(
             one.is_exact for one in all_
         ),
         "trials left RUNNING in Optuna": lambda all_: sum(one.n_running for one in all_),
@@ -141,12 +142,18 @@ def soak(
     seed: int,
 ) -> list[Ended]:
     """One search after the other, until their drivers were killed ``n_kills`` times."""
-    moments, searches = np.random.default_rng(seed), list[Ended]()
+    moments, searches, whole_s = np.random.default_rng(seed), list[Ended](), 0.0
     while (left := n_kills - sum(search.n_kills for search in searches)) > 0:
-        with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-            search = Ended()
-            search_through(command, Path(folder), moments, left, search)
-            look(Path(folder), search)
+        start, search = time.monotonic(), Ended()
+        with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            if whole_s:
+                search_through(command, folder, moments.uniform(0, whole_s, left), search)
+            else:
+                search_through(command, folder, [], search)
+                whole_s = time.monotonic() - start
+                print(f"left alone: {whole_s:.0f} s", file=sys.stderr)
+            look(folder, search)
         searches.append(search)
         print(f"{search}\n  lost: {search.n_lost}", file=sys.stderr, flush=True)
     return searches
@@ -155,35 +162,41 @@ def soak(
 def search_through(
     command: Callable[[Path], list[str]],
     folder: Path,
-    moments: np.random.Generator,
-    n_kills: int,
+    kills: Iterable[float],
     search: Ended,
 ) -> None:
-    """Begin it until it comes to its end, and kill it on the way ``n_kills`` times at most."""
-    n_failed = 0
-    while True:
-        is_last = search.n_kills == n_kills
-        code, output = run(
-            command(folder), folder, None if is_last else moments.uniform(0, LATEST_KILL_S)
-        )
+    """Begin it until it comes to its end.
+
+    ``kills`` has seconds for each start after which its driver is killed, if it runs then; when
+    there is none left it is left alone.
+    """
+    n_failed, moments = 0, iter(kills)
+    while n_failed < MAX_FAILED_STARTS:
+        kill_s = next(moments, None)
+        code, output = run(command(folder), folder, kill_s or PATIENCE_S)
         for trial, value in re.findall(TOLD, output):
             search.told.setdefault(trial, value)
-        if code == -signal.SIGKILL:
+        if code == 0:
+            return
+        if code == -signal.SIGKILL and kill_s is not None:
             search.n_kills += 1
             continue
-        n_failed = n_failed + 1 if code else 0
-        if code:
-            print(f"exit code {code}:\n{output[-2000:]}", file=sys.stderr)
-        search.is_given_up = n_failed == MAX_FAILED_STARTS
-        if code == 0 or search.is_given_up:
-            return
+        print(f"exit code {code}:\n{output[-2000:]}", file=sys.stderr)
+        n_failed += 1
+    search.is_given_up = True
 
 
-def run(command: list[str], folder: Path, kill_after_s: float | None) -> tuple[int, str]:
+def run(command: list[str], folder: Path, kill_after_s: float) -> tuple[int, str]:
     """Exit code, below 0 by a signal, and all that it has printed."""
     printed = folder / "printed.txt"
     with printed.open("w") as file:
-        driver = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
+        driver = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "RAY_TMPDIR": str(folder)},  # nothing of other clusters in the way
+        )
         try:
             driver.wait(kill_after_s)
         except subprocess.TimeoutExpired:
@@ -205,6 +218,11 @@ def plain_command(folder: Path) -> list[str]:
     return [sys.executable, str(Path(__file__).with_name("plain_tune.py")), str(folder)]
 
 
+def stored_command(folder: Path) -> list[str]:
+    """The same with a database for Optuna's study."""
+    return [*plain_command(folder), f"sqlite:///{folder}/optuna.db"]
+
+
 def look_at_hpo(folder: Path, search: Ended) -> None:
     """What is in its database, in MLflow, and what its own audit says."""
     look_at_study(folder / "runs" / "hpo.db", search)
@@ -216,10 +234,12 @@ def look_at_hpo(folder: Path, search: Ended) -> None:
 
 
 def look_at_plain(folder: Path, search: Ended) -> None:
-    """What is in its databases, and what Ray Tune restores."""
-    look_at_study(folder / "optuna.db", search)
+    """What is in its databases, if the study has one, and in Ray Tune's files."""
+    if (database := folder / "optuna.db").is_file():
+        look_at_study(database, search)
     look_at_mlflow(folder / "mlflow.db", "trial_name", search)
     look_at_training(folder, search)
+    search.kept = {}
     for file in (folder / "results" / "soak").glob("*/result.json"):
         if lines := file.read_text().splitlines():
             last = json.loads(lines[-1])
@@ -243,6 +263,8 @@ def look_at_study(database: Path, search: Ended) -> None:
 def look_at_mlflow(database: Path, key: str, search: Ended) -> None:
     """Runs of one trial beside the first, and runs that never end."""
     with closing(sqlite3.connect(database)) as opened:
+        if not opened.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchall():
+            return
         trials = opened.execute("SELECT value FROM tags WHERE key = ?", [key]).fetchall()
         running = opened.execute("SELECT count(*) FROM runs WHERE status = 'RUNNING'").fetchone()
     search.n_mlflow_doubles = len(trials) - len(set(trials))
@@ -250,10 +272,18 @@ def look_at_mlflow(database: Path, key: str, search: Ended) -> None:
 
 
 def look_at_training(folder: Path, search: Ended) -> None:
-    """How many epochs were paid for more than once."""
-    trained = Counter((folder / "trained.txt").read_text().splitlines())
+    """How many trials were trained to their end, and how many epochs were paid for twice."""
+    file = folder / "trained.txt"
+    trained = Counter(file.read_text().splitlines() if file.is_file() else [])
+    search.n_trained = sum(line.endswith(f" {N_EPOCHS}") for line in trained)
     search.n_epochs_twice = trained.total() - len(trained)
 
+
+SIDES = {
+    "hpo": (hpo_command, look_at_hpo),
+    "plain": (plain_command, look_at_plain),
+    "plain-stored": (stored_command, look_at_plain),
+}
 
 if __name__ == "__main__":
     main()
