@@ -16,6 +16,7 @@ from storage.errors import DatabaseError
 from storage.fencing import put_behind_fence
 from storage.secrets import parse_url, shown_url, without_passwords
 from storage.study_storage import PatientStorage
+from storage.tables import with_tables
 
 UNUSABLE = (sa.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, OSError, ValueError)
 """What SQLAlchemy, Optuna and the drivers raise for a URL or a database that cannot be used."""
@@ -72,7 +73,8 @@ def open_optuna_storage(url: str) -> PatientStorage:
         DatabaseError: if the database cannot be used by this version of Optuna.
     """
     try:
-        storage = PatientStorage(url, _options(parse_url(url)), shown_url(url))
+        options, shown = _options(parse_url(url)), shown_url(url)
+        storage = with_tables(lambda: PatientStorage(url, options, shown))
         _prepare(storage.engine)
         storage.engine.dispose()  # connections from before the settings
     except UNUSABLE as error:

@@ -26,6 +26,7 @@ from storage.fencing import fenced
 from storage.patience import patience_with
 from storage.records import metadata
 from storage.secrets import shown_url
+from storage.tables import with_tables
 
 LEASE_S = 60.0
 """Not renewed for so long, a lease of another machine may be taken over."""
@@ -131,7 +132,7 @@ def hold_lease(url: str, name: str, lease_s: float = LEASE_S) -> Iterator[Lease]
     """
     engine = open_engine(url)
     try:
-        metadata.create_all(engine, tables=[leases])
+        with_tables(lambda: metadata.create_all(engine, tables=[leases]))
         lease = take_lease(engine, name, lease_s)
         try:
             with _renewed(lease), fenced(engine.url, lease.check):

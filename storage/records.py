@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from storage.patience import patience_with
 from storage.secrets import shown_url
+from storage.tables import with_tables
 
 metadata = sa.MetaData()
 
@@ -37,7 +38,7 @@ class NamedRecords(Generic[Record]):
         """``table`` has the columns of ``record``, among them id, name and created_at."""
         self._engine, self._table, self._record = engine, table, record
         self._patience = patience_with(shown_url(engine.url))
-        metadata.create_all(engine)
+        with_tables(lambda: metadata.create_all(engine))
 
     def find(self, name: str) -> Record | None:
         """The record called ``name``, if there is one."""

@@ -185,6 +185,25 @@ def test_of_two_that_begin_at_once_one_drives(url: str, engine: sa.Engine) -> No
     assert sorted(ends) == ["drives", "refused", "refused", "refused"]
 
 
+def test_those_who_begin_at_once_on_an_empty_database_all_find_their_tables(url: str) -> None:
+    start, ends = threading.Barrier(4), []
+
+    def begin(number: int) -> None:
+        start.wait()
+        Ledger(open_engine(url)).names()
+        storage = open_optuna_storage(url)
+        with hold_lease(url, f"experiment {number}"):
+            ends.append(number)
+        storage.engine.dispose()
+
+    threads = [threading.Thread(target=begin, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(ends) == [0, 1, 2, 3]
+
+
 def test_an_owner_renews_its_lease(
     url: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
