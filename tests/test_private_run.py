@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from commands import Shell
 from conftest import BRANIN
 from gate import Gate, halt
 from postgresql import PASSWORD, PostgreSQL
+
+from hpo.execution.private_ray import private_folder
 
 WATCHED = '''
 def train(config, trial):
@@ -294,3 +297,23 @@ def test_it_needs_no_network(alone: Shell) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_a_killed_driver_has_left_is_removed_by_a_later_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        monkeypatch.setenv("RAY_TMPDIR", place)
+        left, just_killed, users = (Path(place, name) for name in ("hpo-1", "hpo-2", "hpo-data"))
+        for folder in (left, just_killed, users):
+            folder.mkdir()
+        (just_killed / "driver.lock").touch()
+        with private_folder() as running:
+            locks = [left / "driver.lock", Path(running).with_name("driver.lock")]
+            for lock in locks:
+                lock.touch()
+                os.utime(lock, (0, 0))  # of long ago
+            with private_folder():
+                assert not left.exists()
+                assert Path(running).parent.exists()
+        assert sorted(Path(place).iterdir()) == [just_killed, users]

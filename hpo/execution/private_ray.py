@@ -7,11 +7,15 @@ and hands its workers no key to a database.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,18 +27,36 @@ TOKEN, TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 MAX_PLACE = 20
 """Characters: 87 more make the path of a socket, which may have 107."""
 
+PREFIX, LOCK_FILE = "hpo-", "driver.lock"
+DYING_S = 600
+"""What is left of a driver that was killed may write for a minute or two; then nobody does."""
+
 
 @contextmanager
 def private_folder() -> Iterator[str]:
-    """A place for Ray's folder, as long as the block lasts.
+    """A place for Ray's folder, as long as the block lasts; what the killed have left is removed.
 
     Ray opens its folder to all users, whichever it is; here it lies in one that is not.
     """
     place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     if len(place) > MAX_PLACE:
         place = "/tmp"  # noqa: S108
-    with tempfile.TemporaryDirectory("", "hpo-", place, ignore_cleanup_errors=True) as folder:
+    _remove_abandoned(Path(place))
+    with (
+        tempfile.TemporaryDirectory("", PREFIX, place, ignore_cleanup_errors=True) as folder,
+        Path(folder, LOCK_FILE).open("x") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield f"{folder}/ray"
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Remove folders of Ray whose driver did not live to do it."""
+    for file in place.glob(f"{PREFIX}*/{LOCK_FILE}"):
+        with suppress(OSError), file.open() as lock:  # of another user, or gone in this moment
+            if time.time() - file.stat().st_mtime > DYING_S:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(file.parent, ignore_errors=True)
 
 
 def start_private_ray(folder: str, **options: Any) -> None:
