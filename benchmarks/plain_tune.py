@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import FloatDistribution
 from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.search import ConcurrencyLimiter
@@ -40,6 +41,8 @@ def main(folder: Path, database: str | None = None) -> None:
 def new_tuner(trainable: Any, folder: Path, database: str | None) -> tune.Tuner:
     """All that Ray Tune offers for a search that survives."""
     search = OptunaSearch(
+        # Here, not as `param_space`: what is restored before its first trial does not know that.
+        space={"x": FloatDistribution(-5, 5), "y": FloatDistribution(-5, 5)},
         metric="loss",
         mode="min",
         study_name="soak",
@@ -49,7 +52,6 @@ def new_tuner(trainable: Any, folder: Path, database: str | None) -> tune.Tuner:
     mlflow = MLflowLoggerCallback(f"sqlite:///{folder}/mlflow.db", experiment_name="soak")
     return tune.Tuner(
         trainable,
-        param_space={"x": tune.uniform(-5, 5), "y": tune.uniform(-5, 5)},
         tune_config=tune.TuneConfig(
             metric="loss",
             mode="min",
