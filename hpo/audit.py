@@ -24,6 +24,7 @@ from hpo.tracking import (
     without_results,
 )
 from hpo.workspace import Workspace, exclusive, find_workspace, storage_errors
+from storage import shown_url
 
 Shown = Mapping[str, Sequence[RunPicture]]
 """What MLflow shows, by key of its run; of one key there should be one."""
@@ -86,7 +87,8 @@ def _compared(workspace: Workspace) -> Audit:
     try:
         shown = shown_runs(workspace.places.tracking_uri, outcome.experiment)
     except Exception as error:  # noqa: BLE001  whatever MLflow raises, the rest is compared
-        untold = f"{workspace.places.tracking_uri} cannot be read: {short_reason(error)}"
+        store = shown_url(workspace.places.tracking_uri)
+        untold = f"{store} cannot be read: {short_reason(error)}"
     else:
         differences += _mlflow_differences(workspace, outcome, shown)
     return Audit(

@@ -19,7 +19,7 @@ from hpo.results import write_model_card, write_report
 from hpo.synchronization import open_projection, pictures_of_trials, synchronize
 from hpo.tracking import short_reason
 from hpo.workspace import Workspace, write_spec
-from storage import requeue_running
+from storage import requeue_running, shown_url
 
 REWRITE_RUN = "rewrite run"
 """Name of a repair: MLflow forgets nothing, so a run that is wrong is deleted and made anew."""
@@ -82,8 +82,9 @@ def _rewrite_runs(workspace: Workspace, differences: Sequence[Difference]) -> No
         projection.remove_trials(wrong | (projection.keys - known))
         synchronize(workspace)
     except Exception as error:
+        store = shown_url(workspace.places.tracking_uri)
         raise UnfitEnvironmentError(
-            f"MLflow at {workspace.places.tracking_uri} cannot be written: {short_reason(error)}"
+            f"MLflow at {store} cannot be written: {short_reason(error)}"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -268,6 +269,26 @@ def test_killed_while_it_is_told_mlflow_has_no_second_run_afterwards(
     assert synchronize_by_name("late", late) == 6
     assert n_runs(late) == 6 + 1
     assert audit_experiment("late", late, repair=False).differences == ()
+
+
+OPEN_STORE = """
+import sys
+from hpo.tracking.projection import open_client
+print(len(open_client(sys.argv[1]).search_experiments()))
+"""
+
+
+def test_a_store_whose_making_is_killed_is_made_anew_and_by_one_of_two(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPEN_STORE, f"sqlite:///{tmp_path}/mlflow.db"]
+    part = tmp_path / "mlflow.db.part"
+    with subprocess.Popen(command) as killed:
+        while not part.is_file() or part.stat().st_size < 100_000:  # in the midst of its tables
+            assert killed.poll() is None
+        killed.kill()
+    assert os.listdir(tmp_path) == [part.name] or part.with_name(f"{part.name}-journal").exists()
+    two = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [one.communicate()[0] for one in two] == ["1\n", "1\n"]
+    assert os.listdir(tmp_path) == ["mlflow.db"]
 
 
 def test_a_run_that_is_there_twice_is_there_once_after_a_sync(late: Places) -> None:

@@ -260,10 +260,11 @@ def test_a_wrong_password_is_told_and_not_shown(alone: Shell, databases: tuple[s
     assert "password authentication failed" in done.stderr
     assert "canary" not in done.stderr + done.stdout
     wrong = {"MLFLOW_TRACKING_URI": "http://me:canary-0815@127.0.0.1:1"}
-    done = alone.hpo("sync", "watched", HPO_STORAGE_URL=databases[0], **wrong)
-    assert done.returncode == 5
-    assert "http://me:***@127.0.0.1:1" in done.stderr
-    assert "canary" not in done.stderr + done.stdout
+    for command in ("sync", "audit"):
+        done = alone.hpo(command, "watched", HPO_STORAGE_URL=databases[0], **wrong)
+        assert done.returncode == 5
+        assert "http://me:***@127.0.0.1:1" in done.stderr
+        assert "canary" not in done.stderr + done.stdout
 
 
 def test_what_a_run_writes_is_its_users_alone(shell: Shell, branin: Callable[..., object]) -> None:

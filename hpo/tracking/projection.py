@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.failpoints import failpoint
+from hpo.tracking.new_store import make_store
 from hpo.tracking.picture import (
     FINISHED,
     PARENT_RUN,
@@ -224,6 +225,7 @@ def open_client(tracking_uri: str) -> MlflowClient:
     # write again, and finds.
     for name in ("mlflow", "alembic", "psycopg"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    make_store(tracking_uri)
     return MlflowClient(tracking_uri=tracking_uri)
 
 
