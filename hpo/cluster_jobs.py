@@ -42,6 +42,7 @@ ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 CONNECT_PATIENCE_S = 5
 REQUEST_PATIENCE_S = 60
 READY_PATIENCE_S = 60
+RECONNECT_S = 1
 STOP_PATIENCE_S = 30
 """Ray would kill a driver 3 s after it asked it to end; ours takes up to 10."""
 
@@ -123,8 +124,11 @@ class Jobs:
         with tempfile.TemporaryDirectory(prefix="hpo-upload-") as folder:
             archive = Path(folder) / "working_dir.zip"
             pack(upload, archive)
-            with self._explained():
-                self._submit_when_ready(run, job_id, archive, say)
+            try:
+                with self._explained():
+                    self._submit_when_ready(run, job_id, archive, say)
+            except _IdTakenError:  # by another `hpo submit`, in this very moment
+                return self.submit(run, say)
         say(f"submitted as {job_id}")
         return job_id
 
@@ -145,6 +149,8 @@ class Jobs:
                     metadata=run.metadata,
                 )
             except RuntimeError as error:
+                if "already exists" in str(error):
+                    raise _IdTakenError from None
                 if "No available agent" not in str(error):
                     raise
                 if time.monotonic() > deadline:
@@ -185,8 +191,18 @@ class Jobs:
             raise JobFailedError(*_end_of(job))
 
     async def _tail(self, job_id: str, show: Callable[[str], None]) -> None:
-        async for text in self._client.tail_job_logs(job_id):
-            show(text)
+        """Again if the connection ends before the job does; Ray then begins from the first line."""
+        n_shown = 0
+        while True:
+            n_seen = 0
+            async for text in self._client.tail_job_logs(job_id):
+                n_seen += len(text)
+                if n_seen > n_shown:
+                    show(text[n_shown - n_seen :])
+                    n_shown = n_seen
+            if self._client.get_job_status(job_id).is_terminal():
+                return
+            await asyncio.sleep(RECONNECT_S)
 
     def logs(self, job_id: str) -> str:
         """All that a job has written so far."""
@@ -255,6 +271,10 @@ class Jobs:
 
 for _sdk in ("dashboard_sdk", "job.sdk"):  # which would log between our lines
     logging.getLogger(f"ray.dashboard.modules.{_sdk}").setLevel(logging.WARNING)
+
+
+class _IdTakenError(Exception):
+    """Another job is called so."""
 
 
 class _Client(JobSubmissionClient):

@@ -49,13 +49,16 @@ def upload_of(spec_path: Path, working_directory: Path) -> Upload:
     What ``.gitignore`` or ``.rayignore`` name stays here, but the spec goes in any case.
 
     Raises:
-        UsageError: if it is too large; names the largest files.
+        UsageError: if it is too large; names the largest files. Or if something cannot be read.
     """
     spec_path, root = spec_path.resolve(), working_directory.resolve()
     if not spec_path.is_relative_to(root):
         root = spec_path.parent
-    files = sorted({*_files_of(root, root, ()), spec_path.relative_to(root)})
-    sizes = {file: (root / file).stat().st_size for file in files}
+    try:
+        files = sorted({*_files_of(root, root, ()), spec_path.relative_to(root)})
+        sizes = {file: (root / file).stat().st_size for file in files}
+    except OSError as error:
+        raise _unreadable(error) from None
     upload = Upload(root=root, files=tuple(files), n_bytes=sum(sizes.values()))
     if upload.n_bytes > LIMIT_MB * 1_000_000:
         largest = heapq.nlargest(N_LARGEST, files, key=sizes.__getitem__)
@@ -74,13 +77,28 @@ def upload_of(spec_path: Path, working_directory: Path) -> Upload:
 
 
 def pack(upload: Upload, archive: Path) -> None:
-    """Write the files into a zip ``archive``, whose bytes depend on nothing but them."""
+    """Write the files into a zip ``archive``, whose bytes depend on nothing but them.
+
+    Raises:
+        UsageError: if one of them cannot be read.
+    """
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         for file in upload.files:
             entry = zipfile.ZipInfo(file.as_posix(), LONG_AGO)
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = (upload.root / file).stat().st_mode << 16
-            packed.writestr(entry, (upload.root / file).read_bytes())
+            try:
+                entry.external_attr = (upload.root / file).stat().st_mode << 16
+                content = (upload.root / file).read_bytes()
+            except OSError as error:
+                raise _unreadable(error) from None
+            packed.writestr(entry, content)
+
+
+def _unreadable(error: OSError) -> UsageError:
+    return UsageError(
+        f"cannot upload {error.filename}: {error.strerror}. Make it readable, or name it in a file "
+        ".rayignore, written like .gitignore"
+    )
 
 
 def _files_of(
@@ -88,7 +106,7 @@ def _files_of(
 ) -> Iterator[Path]:
     """Files below ``folder``, relative to ``root``; links to folders are not followed."""
     ignored += tuple(
-        (folder, GitIgnoreSpec.from_lines(file.read_text("utf-8").splitlines()))
+        (folder, GitIgnoreSpec.from_lines(file.read_text("utf-8", "replace").splitlines()))
         for file in (folder / name for name in IGNORE_FILES)
         if file.is_file()
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -9,15 +10,18 @@ import socket
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from aiohttp import web
 from commands import Shell, assert_no_traceback
 
 from hpo import cluster_upload
-from hpo.cluster_jobs import Run, address_of, refuse_secrets
+from hpo.cluster_jobs import Jobs, Run, address_of, refuse_secrets
 from hpo.cluster_upload import Upload, pack, upload_of
 from hpo.errors import UsageError
 from hpo.spec import ExperimentSpec
@@ -109,6 +113,15 @@ def test_the_same_files_are_the_same_archive(folder: Path) -> None:
         assert packed.read("package/data/code.py") == b"package/data/code.py"
 
 
+def test_what_cannot_be_read_is_named_and_an_odd_gitignore_is_read(folder: Path) -> None:
+    (folder / ".gitignore").write_bytes(b"caf\xe9\nmine*\n")
+    upload = upload_of(folder / "sent.yaml", folder)
+    assert Path("mine.py") not in upload.files
+    (folder / "notes" / "open.txt").unlink()
+    with pytest.raises(UsageError, match=r"cannot upload .*open.txt: No such file.*\.rayignore"):
+        pack(upload, folder.parent / "x.zip")
+
+
 # --- what it runs ---
 
 
@@ -180,6 +193,53 @@ def test_a_password_does_not_go_along(url: str) -> None:
             refuse_secrets({option: url})
         assert "canary" not in str(refused.value)
     refuse_secrets({"--storage": "postgresql://me@host/db", "--checkpoints": None})
+
+
+# --- what it shows ---
+
+
+@contextmanager
+def closing_too_early() -> Iterator[str]:
+    """A way to a cluster that closes the first connection while the job runs, as a proxy does."""
+    lines, statuses = iter(["one\ntwo\n", "one\ntwo\nthree\n"]), iter(["RUNNING", "SUCCEEDED"])
+
+    async def version(_: web.Request) -> web.Response:
+        return web.json_response({"ray_version": ray.__version__, "version": "4"})
+
+    async def tail(request: web.Request) -> web.WebSocketResponse:
+        await (socket := web.WebSocketResponse()).prepare(request)
+        for line in next(lines).splitlines(keepends=True):
+            await socket.send_str(line)
+        await socket.close()
+        return socket
+
+    async def job(_: web.Request) -> web.Response:
+        status = next(statuses, "SUCCEEDED")
+        return web.json_response({"type": "SUBMISSION", "entrypoint": "", "status": status})
+
+    app = web.Application()
+    app.router.add_get("/api/version", version)
+    app.router.add_get("/api/jobs/{id}", job)
+    app.router.add_get("/api/jobs/{id}/logs/tail", tail)
+    loop, runner = asyncio.new_event_loop(), web.AppRunner(app)
+    loop.run_until_complete(runner.setup())
+    loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", 0).start())
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(runner.cleanup())
+        loop.close()
+
+
+def test_a_job_is_followed_to_its_end_through_connections_that_end_before_it() -> None:
+    shown: list[str] = []
+    with closing_too_early() as address:
+        Jobs(address).follow("hpo-sent", shown.append, "")
+    assert "".join(shown) == "one\ntwo\nthree\n"
 
 
 # --- nobody there ---
