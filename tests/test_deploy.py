@@ -102,6 +102,27 @@ def test_what_a_service_needs_is_there_and_no_worker_has_the_database_password(
     assert "HPO_STORAGE_URL" not in services["ray-worker"]["environment"]
 
 
+def test_what_our_image_mounts_belongs_to_its_user(services: dict[str, dict[str, Any]]) -> None:
+    """A volume takes the owner of the folder that it is put on; without one that is root."""
+    image = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    ours = [service for service in services.values() if service["image"].startswith("hpo:")]
+    for service in ours:
+        assert service["build"]["args"] == {"UID": "${HPO_UID:-1000}"}
+        for volume in service.get("volumes", ()):
+            assert f" {volume.rpartition(':')[2]}" in image.partition("chown hpo:")[2]
+
+
+def test_a_secret_that_cannot_be_read_ends_the_service(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    """`sh -e` sees a failure in an assignment of its own, not one inside of a word."""
+    for service in services.values():
+        for line in str(service.get("command", [""])[-1]).splitlines():
+            if "/run/secrets/" in line:
+                assert line.startswith(("password=", "MLFLOW_", "HPO_")), line
+                assert service["command"][:2] == ["sh", "-ec"]
+
+
 def test_each_secret_is_drawn_once_and_kept_from_others(tmp_path: Path) -> None:
     script = tmp_path / "make-secrets.sh"
     script.write_bytes((DEPLOY / "make-secrets.sh").read_bytes())
@@ -140,6 +161,20 @@ def test_rays_launcher_takes_its_file_and_every_start_asks_for_a_token() -> None
     assert all("RAY_AUTH_MODE=token ray start" in line for line in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0]
     assert "~/.ray/auth_token" in config["file_mounts"]
+    assert not any("hpo.env" in file for file in config["file_mounts"])  # which go to all machines
+    assert "ray rsync-up deploy/ray-cluster.yaml ~/hpo.env" in launcher_head()
+
+
+def test_the_launchers_workers_are_there_before_a_run_counts_them() -> None:
+    (config,) = documents("ray-cluster.yaml")
+    worker = config["available_node_types"]["worker"]
+    assert worker["min_workers"] == worker["max_workers"] == config["max_workers"]
+
+
+def launcher_head() -> str:
+    """What its first lines say to type."""
+    lines = (DEPLOY / "ray-cluster.yaml").read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if line.startswith("#"))
 
 
 # --- KubeRay ---
