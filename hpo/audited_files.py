@@ -42,6 +42,7 @@ def file_differences(workspace: Workspace, outcome: Outcome) -> Iterator[Differe
         return
     yield from _spec(workspace)
     yield from _trial_folders(workspace, outcome)
+    yield from _checkpoints_left(workspace, outcome)
     for trial in outcome.trials:
         if not trial.state.is_finished():
             yield from _checkpoints(workspace, outcome, trial)
@@ -98,25 +99,28 @@ def _spec(workspace: Workspace) -> Iterator[Difference]:
 
 
 def _trial_folders(workspace: Workspace, outcome: Outcome) -> Iterator[Difference]:
-    """Those of trials that there are not, and checkpoints of those that have ended."""
-    known = {workspace.tasks.trial_folder(trial.number): trial for trial in outcome.trials}
-    is_open = any(not trial.state.is_finished() for trial in outcome.trials)
-    # Of a population the trials that have ended are parents of others until it has ended.
-    may_be_parents = is_open and isinstance(outcome.spec.scheduler, PbtSpec)
+    """Those of trials that there are not."""
+    known = {workspace.tasks.trial_folder(trial.number) for trial in outcome.trials}
     for folder in sorted(workspace.tasks.trial_folder(0).parent.glob("*")):
         if folder not in known:
             name = f"trials/{folder.name}"
             yield _difference(name, NOTHING, "a folder of no trial", repair=FOLDER_LEFT)
-        elif known[folder].state.is_finished() and not may_be_parents:
-            n_left = len(list((folder / CHECKPOINTS).glob("*")))
-            if n_left:
-                yield _difference(
-                    CHECKPOINTS,
-                    NOTHING,
-                    f"{n_left} of a trial that has ended",
-                    trial=known[folder].number,
-                    repair=CHECKPOINTS_LEFT,
-                )
+
+
+def _checkpoints_left(workspace: Workspace, outcome: Outcome) -> Iterator[Difference]:
+    """Those of trials that have ended, wherever checkpoints are kept."""
+    ended = [trial.number for trial in outcome.trials if trial.state.is_finished()]
+    is_open = len(ended) < len(outcome.trials)
+    if is_open and isinstance(outcome.spec.scheduler, PbtSpec):
+        return  # of a population they are parents of others until it has ended
+    for number, n_left in workspace.tasks.kept_checkpoints(ended).items():
+        yield _difference(
+            CHECKPOINTS,
+            NOTHING,
+            f"{n_left} of a trial that has ended",
+            trial=number,
+            repair=CHECKPOINTS_LEFT,
+        )
 
 
 def _checkpoints(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hpo.environment import STORAGE_URL, TRACKING_URI
@@ -73,6 +73,19 @@ class Places:
     def run_folder(self, name: str) -> Path:
         """Everything that belongs to one experiment and is no row of a database."""
         return self.runs / name
+
+    @property
+    def checkpoint_uri(self) -> str | None:
+        """What `checkpoints` is made of again by `with_checkpoints`."""
+        if self.checkpoints is None:
+            return None
+        return str(self.checkpoints) if isinstance(self.checkpoints, Path) else self.checkpoints.uri
+
+    def with_checkpoints(self, uri: str | None) -> Places:
+        """These places with ``uri`` for checkpoints, unless they have one already."""
+        if uri is None or self.checkpoints is not None:
+            return self
+        return replace(self, checkpoints=_checkpoint_place(uri))
 
     def checkpoints_of(self, folder: Path) -> Place | None:
         """What stands for a folder in `runs` where its checkpoints are concerned; None: itself."""

@@ -15,6 +15,7 @@ from hpo.seeds import derive_seed
 from hpo.spec import ExperimentSpec, LimitSpec
 from storage import EpochRecord
 from trainables import (
+    CHECKPOINTS,
     N_KEPT,
     Checkpoint,
     LrRangeTest,
@@ -459,6 +460,23 @@ class TaskFactory:
         """Where the checkpoints of trial ``number`` lie."""
         folder = self.trial_folder(number)
         return self._home(folder) or folder
+
+    def kept_checkpoints(self, numbers: Sequence[int]) -> dict[int, int]:
+        """How many files are kept of these trials, of those that have any.
+
+        Raises:
+            OSError: if an object store does not answer, or refuses.
+        """
+        home, kept = self._home(self.folder / "trials"), dict[int, int]()
+        names = None if home is None else set(folder_names(home))  # one look instead of a thousand
+        for number in numbers:
+            if names is not None and self.trial_folder(number).name not in names:
+                continue
+            place = self.checkpoint_home(number) / CHECKPOINTS
+            files = place.glob("*") if isinstance(place, Path) else place.iterdir()
+            if n_files := sum(1 for _ in files):
+                kept[number] = n_files
+        return kept
 
     def remove_checkpoints(self, numbers: Sequence[int]) -> None:
         """Remove those of trials that have ended."""

@@ -61,6 +61,8 @@ from storage import (
     hold_lease,
     open_engine,
     open_optuna_storage,
+    record_checkpoint_place,
+    recorded_checkpoint_place,
     search_end,
     shown_url,
     study_exists,
@@ -253,6 +255,8 @@ def open_workspace(
         opening = opening_of(workspace.spec, _warm_params(workspace.spec, places))
         record_opening(workspace.study, opening)
         failpoint("opening decided")
+    if (uri := workspace.places.checkpoint_uri) is not None:
+        record_checkpoint_place(workspace.study, uri)
     workspace.folder.mkdir(parents=True, exist_ok=True)
     write_spec(workspace)
     failpoint("spec written")
@@ -268,6 +272,9 @@ def _remove(experiment: ExperimentRecord, ledger: Ledger, places: Places) -> Non
     storage = open_optuna_storage(places.storage_url)
     folder = places.run_folder(experiment.name) / "trials"
     remove_tree(folder)
+    if study_exists(storage, experiment.name):
+        study = optuna.load_study(study_name=experiment.name, storage=storage)
+        places = places.with_checkpoints(recorded_checkpoint_place(study))
     if (checkpoints := places.checkpoints_of(folder)) is not None:
         remove_tree(checkpoints)
     if study_exists(storage, experiment.name):
@@ -417,11 +424,13 @@ def has_begun(name: str, places: Places) -> bool:
 def _laid_out(
     spec: ExperimentSpec, places: Places, experiment: ExperimentRecord, ledger: Ledger
 ) -> Workspace:
+    study = _study(spec, open_optuna_storage(places.storage_url))
+    places = places.with_checkpoints(recorded_checkpoint_place(study))
     return Workspace(
         spec=spec,
         places=places,
         experiment=experiment,
-        study=_study(spec, open_optuna_storage(places.storage_url)),
+        study=study,
         ledger=ledger,
         tasks=task_factory(spec, places),
     )

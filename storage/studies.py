@@ -21,6 +21,7 @@ _SEARCH_END_KEY = "search_end"
 ANSWERED_BY = "answered_by"
 """Attribute of a trial that was not trained: the number of the one that had trained the same."""
 _STAGE_KEY = "search_stage"
+_CHECKPOINT_PLACE_KEY = "hpo:checkpoints"
 _DATA_TRIAL_KEY = "hpo:data_of_trial"
 _TRACKING_KEY = "hpo:tracking_is_late"
 _ENQUEUED_KEY = "fixed_params"
@@ -152,6 +153,17 @@ def recorded_finalists(study: Study) -> list[int]:
     recorded = study.user_attrs.get(_FINALISTS_KEY, {})
     n_finished = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
     return recorded["numbers"] if recorded.get("of_trials") == n_finished else []
+
+
+def record_checkpoint_place(study: Study, uri: str) -> None:
+    """Record where the checkpoints of its trials are kept, for who goes on with it."""
+    study.set_user_attr(_CHECKPOINT_PLACE_KEY, uri)
+
+
+def recorded_checkpoint_place(study: Study) -> str | None:
+    """What `record_checkpoint_place` recorded; None if nothing: they lie with the results."""
+    uri: str | None = study.user_attrs.get(_CHECKPOINT_PLACE_KEY)
+    return uri
 
 
 def record_data_trial(study: Study, number: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,16 @@ import pytest
 import torch
 from moto.server import ThreadedMotoServer
 from one_worker import KilledError, OneWorker, outline, trained
+from optuna.trial import create_trial
 from pyarrow.fs import FileSystem
 
+from hpo.audit_repairs import mend
+from hpo.audited_files import file_differences
 from hpo.errors import UsageError
 from hpo.places import Places
+from hpo.spec import ExperimentSpec
 from hpo.tasks import TaskFactory
+from hpo.workspace import find_workspace, open_workspace
 from trainables import (
     CheckpointError,
     Checkpoints,
@@ -191,6 +196,23 @@ def test_a_killed_search_goes_on_from_the_store_on_any_machine(bucket: str, tmp_
     ]
     assert trained(searches["cut"]) == trained(searches["whole"])
     assert len(outline(searches["cut"])) == 3
+
+
+def test_where_checkpoints_are_kept_is_remembered_and_audited(
+    home: Place, tmp_path: Path, branin: Callable[..., ExperimentSpec]
+) -> None:
+    """Who goes on, or looks, need not name the place again."""
+    given = replace(Places.of(tmp_path, {}), checkpoints=home)
+    begun = open_workspace(branin(), given, None)
+    begun.study.add_trial(create_trial(value=1.0))
+    place = home / "branin" / "trials" / "00000" / "checkpoints"
+    write_whole(place / "00001.pt", b"left behind")
+    later = find_workspace("branin", Places.of(tmp_path, {}))
+    assert later.places == begun.places
+    left = [one for one in file_differences(later, later.outcome()) if one.trial == 0]
+    assert [one.found for one in left] == ["1 of a trial that has ended"]
+    mend(later, left)
+    assert list(file_differences(later, later.outcome())) == []
 
 
 @pytest.mark.parametrize(

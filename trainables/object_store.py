@@ -38,6 +38,11 @@ class StoredPath:
     def __str__(self) -> str:
         return f"{self.store}://{self.path}"
 
+    @property
+    def uri(self) -> str:
+        """What `place_of` makes this place of."""
+        return f"{self}?{self.options}" if self.options else str(self)
+
     def __truediv__(self, name: str | Path) -> StoredPath:
         return replace(self, path=f"{self.path}/{name}")
 
