@@ -23,8 +23,9 @@ from hpo.comparison_workspace import (
     open_comparison,
 )
 from hpo.errors import NoSuccessfulTrialError, RunInterruptedError
-from hpo.execution import InterruptFlag, ray_cluster, run_stages
+from hpo.execution import InterruptFlag, check_cluster, is_joined, ray_cluster, run_stages
 from hpo.places import Places
+from hpo.plan import first_config
 from hpo.search import ManyStudies, SharedCourses, StudySource, TimedSampler, recorded_course
 from hpo.tasks import EpochReport, TaskList, TaskSource, TrialTask
 from hpo.workspace import exclusive, make_folder, now, storage_errors
@@ -72,6 +73,7 @@ def compare_samplers(
             if workspace.record.finished_at is None:
                 progress.say(f"{name}: starting Ray; results will be in {out}")
                 with ray_cluster(plan.spec.resources, interrupt) as n_fitting:
+                    look_at_cluster(workspace, progress, interrupt)
                     run_workers(workspace, progress, n_fitting, interrupt, lease)
                 if interrupt.signum is not None:
                     raise RunInterruptedError(
@@ -82,6 +84,23 @@ def compare_samplers(
                 progress.say(f"comparison {name!r} is finished: nothing is left to do")
             interrupt.release()  # nothing asks any more: a signal now ends the process at once
             return wind_up(workspace, out)
+
+
+def look_at_cluster(
+    workspace: ComparisonWorkspace, progress: ComparisonProgress, interrupt: InterruptFlag
+) -> None:
+    """Whether trials could run on a cluster that somebody else has started.
+
+    Raises:
+        UnfitEnvironmentError: names everything that its machines lack.
+        RunInterruptedError: after a signal.
+    """
+    if not is_joined():
+        return
+    tasks = workspace.tasks(next(iter(workspace.studies)))
+    task = tasks.trial(0, first_config(tasks.spec, {}))
+    with interrupt.at_once():
+        check_cluster(task, tasks.checkpoints or tasks.folder, tasks.spec.resources, progress.say)
 
 
 def run_workers(

@@ -50,6 +50,7 @@ from hpo.spec import (
 from hpo.tasks import TaskFactory
 from storage import (
     LEASE_S,
+    ComparisonLedger,
     DatabaseError,
     ExperimentRecord,
     Lease,
@@ -362,10 +363,13 @@ def recorded_spec(
 
 def _find_experiment(name: str, places: Places) -> tuple[ExperimentRecord, Ledger]:
     if name not in (known := experiment_names(places)):
-        raise UsageError(
-            f"no experiment {name!r} in {shown_url(places.storage_url)}; "
-            f"known: {', '.join(known) or 'none'}"
-        )
+        where = shown_url(places.storage_url)
+        if name in comparison_names(places):
+            raise UsageError(
+                f"{name!r} in {where} is a comparison, no experiment: go on with it, or see its "
+                "result again, with `hpo compare SPEC ... --resume`"
+            )
+        raise UsageError(f"no experiment {name!r} in {where}; known: {', '.join(known) or 'none'}")
     ledger = Ledger(open_engine(places.storage_url))
     experiment = ledger.find(name)
     assert experiment is not None
@@ -409,6 +413,13 @@ def experiment_names(places: Places) -> list[str]:
     if not database_exists(places.storage_url):
         return []
     return Ledger(open_engine(places.storage_url)).names()
+
+
+def comparison_names(places: Places) -> list[str]:
+    """The same of comparisons."""
+    if not database_exists(places.storage_url):
+        return []
+    return ComparisonLedger(open_engine(places.storage_url)).names()
 
 
 def has_begun(name: str, places: Places) -> bool:

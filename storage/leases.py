@@ -216,7 +216,20 @@ def _is_dead(process: str, pid: int) -> bool:
     """Whether a process of this machine is no more; False where that cannot be told."""
     here, _, _ = (_identity(os.getpid()) or "").rpartition(" ")
     there, _, _ = process.rpartition(" ")
-    return bool(here) and here == there and _identity(pid) != process
+    if not here or here != there:
+        return False
+    return _identity(pid) != process and not _is_hidden(pid)
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether it lives and belongs to a user whose processes /proc does not show us (hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return not Path(f"/proc/{pid}").exists()
+    except OSError:
+        pass
+    return False
 
 
 def _identity(pid: int) -> str | None:

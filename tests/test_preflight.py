@@ -101,3 +101,9 @@ def test_a_joined_ray_is_looked_at_before_anything_is_recorded(shell: Shell) -> 
     assert not (shell.folder / "runs" / "seen" / "spec.yaml").exists()
     again = shell.hpo("run", "seen.yaml", "--resume")
     assert "nothing to resume" in again.stderr
+    compared = shell.hpo("compare", "seen.yaml", "--samplers", "random,tpe", "--seeds", "2")
+    assert compared.returncode == 5
+    assert "data: there is no folder" in compared.stderr
+    audited = shell.hpo("audit", "seen")
+    assert audited.returncode == 2
+    assert "is a comparison, no experiment" in audited.stderr

@@ -379,6 +379,14 @@ def test_a_file_without_an_end_is_not_read_to_its_end() -> None:
         load_spec(Path("/dev/zero"))
 
 
+def test_what_is_too_long_to_be_recorded_is_refused_before_anything_runs() -> None:
+    word = f"  c: {{type: categorical, choices: [&word {'x' * 1000}, y]}}\nsampler"
+    often = ", ".join(["{c: *word}"] * 200)
+    text = f"{SPEC.replace('sampler', word)}enqueue: [{often}]\n".replace("analytic", "own:train")
+    with pytest.raises(SpecError, match=r"written out, .* it is longer than 200,000 characters"):
+        parse_spec(text, "spec.yaml", (), None)
+
+
 def test_aliases_of_aliases_are_refused_before_they_are_spelled_out() -> None:
     """Six lists of ten aliases each would be a million values."""
     tens = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 7))

@@ -13,9 +13,10 @@ from hpo.errors import SpecError
 from hpo.spec.model import ExperimentSpec
 from hpo.spec.pbt_rules import pbt_rules
 from hpo.spec.rules import rules_between_sections
-from hpo.spec.source import KeyPath, Source, parse_source, read_source
+from hpo.spec.source import MAX_CHARACTERS, KeyPath, Source, parse_source, read_source
 from hpo.spec.space_rules import space_rules
 from hpo.spec.stage_rules import stage_rules
+from hpo.spec.write import spec_to_yaml
 
 
 def load_spec(
@@ -75,6 +76,14 @@ def _check(
     if problems or spec is None:
         raise SpecError(
             source.name, [f"{place}: {message}" for place, message in _sorted(problems)]
+        )
+    if len(spec_to_yaml(spec)) > MAX_CHARACTERS:  # as it is recorded, and has to be read again
+        raise SpecError(
+            source.name,
+            [
+                f"written out, with what its aliases stand for, it is longer than "
+                f"{MAX_CHARACTERS:,} characters; make a list in it shorter"
+            ],
         )
     return spec
 
