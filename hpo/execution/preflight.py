@@ -23,7 +23,7 @@ from trainables import DataError, Place, TrainableError, find_trainable, write_w
 
 PACKAGE = "hpo-platform"
 PATIENCE_S = 25
-"""After that it is told which machines have not answered yet."""
+"""After that what the others have said is enough: a trial can run on those that are well."""
 LAST_PATIENCE_S = 120
 """On a machine that is busy a worker may take a minute to import torch: no reason to refuse it."""
 SERVER_PATIENCE_S = 5
@@ -59,18 +59,20 @@ def check_cluster(
         )
         asked[answer] = (node["NodeManagerAddress"], probe)
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_S)
-    if late:
-        names = _names([asked[answer][0] for answer in late])
+    names = _names([asked[answer][0] for answer in late])
+    if late and not ready:
         say(f"{names}: no answer after {PATIENCE_S} s; waiting up to {LAST_PATIENCE_S} s in all")
-        rest_s = LAST_PATIENCE_S - PATIENCE_S
-        ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=rest_s)
+        ready, late = ray.wait(late, num_returns=1, timeout=LAST_PATIENCE_S - PATIENCE_S)
+    elif late:
+        say(f"warning: {names}: no answer after {PATIENCE_S} s; the others were asked")
     machines: defaultdict[str, list[str]] = defaultdict(list)
     for answer in ready:
         machine, probe = asked[answer]
         for problem in _problems_told(answer, probe):
             machines[problem].append(machine)
     for answer in late:
-        machines[_no_answer_text(gpu)].append(asked[answer][0])
+        if not ready:
+            machines[_no_answer_text(gpu)].append(asked[answer][0])
         ray.cancel(answer, force=True)
     if machines:
         raise UnfitEnvironmentError(problems_text(machines))
