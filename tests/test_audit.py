@@ -83,7 +83,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Place
     """Of all experiments here, which share the databases."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "courses.py").write_text(COURSES)
-    (folder / "own.py").write_text(OWN_TRAINABLE)
+    (folder / "audited.py").write_text(OWN_TRAINABLE)
     return places_of(folder, empty_store)
 
 
@@ -110,7 +110,7 @@ def test_an_undisturbed_run_is_clean(name: str, places: Places) -> None:
 
 MODEL = """
 name: model
-trainable: own:train
+trainable: audited:train
 objective: {metric: val, direction: maximize}
 fixed: {pixels: false, rebuilds: false}
 search_space: {lr: {type: float, low: 0, high: 1}}
@@ -133,7 +133,7 @@ def model(places: Places) -> Workspace:
     """A small experiment whose winner was exported: four trials are COMPLETE, the fifth is FAIL."""
     text = OWN_TRAINABLE[: OWN_TRAINABLE.index("def train")] + EPOCHS
     text += OWN_TRAINABLE[OWN_TRAINABLE.index("def finish") - 1 :]
-    (places.imports[0] / "own.py").write_text(text)
+    (places.imports[0] / "audited.py").write_text(text)
     return run_here(spec_of(MODEL, places), places)
 
 

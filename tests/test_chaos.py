@@ -24,7 +24,7 @@ def train(config, trial):
 """
 SPEC = """
 name: chaos
-trainable: failing:train
+trainable: chaotic:train
 objective: {metric: loss, direction: minimize}
 search_space:
   x: {type: int, low: -9, high: 9}
@@ -43,7 +43,7 @@ def test_with_three_of_ten_raising_and_three_of_ten_nan_a_search_ends(
     sampler: str, tmp_path: Path
 ) -> None:
     """Which ones depends on their numbers alone."""
-    (tmp_path / "failing.py").write_text(FAILING)
+    (tmp_path / "chaotic.py").write_text(FAILING)
     worker = OneWorker(SPEC.replace("SAMPLER", sampler), tmp_path)
     worker.search()
     trials = worker.study.trials
