@@ -47,7 +47,8 @@ from hpo.results import (
 )
 from hpo.search import StudySource
 from hpo.spec import ExperimentSpec, parse_spec, spec_to_yaml
-from hpo.tasks import TaskFactory, TaskSource, TrialTask
+from hpo.task_factory import TaskFactory
+from hpo.tasks import TaskSource, TrialTask
 from hpo.workspace import now
 from storage import ExperimentRecord, Ledger, open_engine
 

@@ -1,6 +1,6 @@
 """Searches whose driver is killed again and again: what is left of what they had said.
 
-    .venv/bin/python benchmarks/soak.py hpo --kills 100
+    .venv/bin/python benchmarks/soak.py hpo --kills 50
     .venv/bin/python benchmarks/soak.py plain plain-stored --kills 40
 
 One search is left alone and its seconds are counted. Each following one is begun, its driver gets
@@ -36,7 +36,7 @@ PATIENCE_S = 600.0
 TOLD = re.compile(r"^(?:trial|told) +(\w+) +(?:COMPLETE +loss=)?([0-9.]+)(?: |$)", re.M)
 """A line of `hpo run`, or of plain_tune.py, that says that a trial is complete."""
 MAX_FAILED_STARTS = 3
-"""In a row, of one search: then it is given up."""
+"""Of one search, by themselves and not by a kill: then it is given up."""
 
 TRAINABLE = f"""
 import time
@@ -209,8 +209,7 @@ def hpo_command(folder: Path) -> list[str]:
     """What a user types at first, and after it was cut off."""
     (folder / "soak.py").write_text(TRAINABLE)
     (folder / "soak.yaml").write_text(SPEC)
-    has_begun = (folder / "runs" / "soak" / "spec.yaml").is_file()
-    return [sys.executable, "-m", "hpo", "run", "soak.yaml", *(["--resume"] if has_begun else [])]
+    return [sys.executable, "-m", "hpo", "run", "soak.yaml", "--begin-or-resume"]
 
 
 def plain_command(folder: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 
 from hpo.audit_repairs import REWRITE_RUN, mend
@@ -12,6 +11,7 @@ from hpo.errors import StorageError, UnfitEnvironmentError
 from hpo.places import Places
 from hpo.results import Outcome
 from hpo.search import is_over, n_spent, n_trials_of
+from hpo.storage_errors import exclusive, storage_errors
 from hpo.synchronization import picture_of_experiment, pictures_of_trials
 from hpo.tracking import (
     NOTHING,
@@ -23,7 +23,7 @@ from hpo.tracking import (
     unlike,
     without_results,
 )
-from hpo.workspace import Workspace, exclusive, find_workspace, storage_errors
+from hpo.workspace import Workspace, find_workspace
 from storage import shown_url
 
 Shown = Mapping[str, Sequence[RunPicture]]
@@ -42,10 +42,7 @@ def audit_experiment(name: str, places: Places, *, repair: bool) -> Audit:
     """
     with storage_errors():
         workspace = find_workspace(name, places)
-        is_here = workspace.folder.is_dir()
         with exclusive(places, name):
-            if not is_here:  # made for the lock alone
-                shutil.rmtree(workspace.folder, ignore_errors=True)
             found = _compared(workspace)
             if not repair or not mend(workspace, found.differences):
                 return found

@@ -14,12 +14,15 @@ from hpo.audited_files import (
     SPEC,
 )
 from hpo.auditing import REQUEUE, Difference
-from hpo.errors import UnfitEnvironmentError
 from hpo.results import write_model_card, write_report
-from hpo.synchronization import open_projection, pictures_of_trials, synchronize
-from hpo.tracking import short_reason
+from hpo.synchronization import (
+    open_projection,
+    pictures_of_trials,
+    synchronize,
+    written_or_said,
+)
 from hpo.workspace import Workspace, write_spec
-from storage import requeue_running, shown_url
+from storage import requeue_running
 
 REWRITE_RUN = "rewrite run"
 """Name of a repair: MLflow forgets nothing, so a run that is wrong is deleted and made anew."""
@@ -74,18 +77,13 @@ def _remove_parts(workspace: Workspace, differences: Sequence[Difference]) -> No
 def _rewrite_runs(workspace: Workspace, differences: Sequence[Difference]) -> None:
     """Those of trials that differ are deleted, and with those that are missing made anew."""
     wrong = {str(one.trial) for one in differences if one.trial is not None}
-    try:
-        outcome = workspace.outcome()
-        known = {picture.key for picture, _ in pictures_of_trials(workspace, outcome)}
+    outcome = workspace.outcome()
+    known = {picture.key for picture, _ in pictures_of_trials(workspace, outcome)}
+    with written_or_said(workspace):
         projection = open_projection(workspace)
         projection.remove_doubles()
         projection.remove_trials(wrong | (projection.keys - known))
         synchronize(workspace)
-    except Exception as error:
-        store = shown_url(workspace.places.tracking_uri)
-        raise UnfitEnvironmentError(
-            f"MLflow at {store} cannot be written: {short_reason(error)}"
-        ) from error
 
 
 REPAIRS: dict[str, Callable[[Workspace, Sequence[Difference]], None]] = {

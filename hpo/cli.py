@@ -116,10 +116,10 @@ def _run(spec: ExperimentSpec, places: Places, *, is_resumed: bool) -> None:
     """The whole journey of `hpo run`, seen on a terminal."""
     from rich.console import Console
 
+    from hpo.going_on import outcome_if_finished
     from hpo.progress import RunProgress
     from hpo.results import summary
     from hpo.search import n_trials_of
-    from hpo.workspace import outcome_if_finished
 
     outcome = outcome_if_finished(spec, places, say) if is_resumed else None
     if outcome is None:
@@ -302,7 +302,7 @@ def replay(
     """
     from hpo.replay import FOLDER, Wanted, replay_study, replay_table, save
     from hpo.simulation import replay_text
-    from hpo.workspace import make_folder
+    from hpo.storage_errors import make_folder
 
     if out is not None:
         make_folder(out)

@@ -116,7 +116,7 @@ class Jobs:
             if (running.metadata or {}).get(SPEC_SHA256) != run.metadata[SPEC_SHA256]:
                 say("warning: it was submitted with another spec, which stays as it was")
             return _id(running)
-        taken = {_id(job) for job in jobs}
+        taken = self._all_ids()
         job_id = next(one for one in _ids(run.spec.name) if one not in taken)
         upload = run.upload
         size = f"{len(upload.files):,} files, {upload.n_bytes / 1e6:.1f} MB"
@@ -243,6 +243,11 @@ class Jobs:
             }
             for job in own
         ]
+
+    def _all_ids(self) -> set[str]:
+        """Those that others have made, too."""
+        with self._explained():
+            return {_id(job) for job in self._client.list_jobs()}
 
     def _all(self) -> list[JobDetails]:
         """The jobs that `hpo submit` has made."""

@@ -23,13 +23,23 @@ from hpo.comparison_workspace import (
     open_comparison,
 )
 from hpo.errors import NoSuccessfulTrialError, RunInterruptedError
-from hpo.execution import InterruptFlag, check_cluster, is_joined, ray_cluster, run_stages
+from hpo.execution import InterruptFlag, Room, check_cluster, is_joined, ray_cluster, run_stages
+from hpo.going_on import another
 from hpo.places import Places
 from hpo.plan import first_config
+from hpo.same_data import SameData, known_data
 from hpo.search import ManyStudies, SharedCourses, StudySource, TimedSampler, recorded_course
+from hpo.storage_errors import exclusive, make_folder, refuse_if_driven, storage_errors
 from hpo.tasks import EpochReport, TaskList, TaskSource, TrialTask
-from hpo.workspace import exclusive, make_folder, now, storage_errors
-from storage import ComparisonRecord, EpochRecord, Lease, RerunRecord, StudyKey
+from hpo.workspace import now
+from storage import (
+    ComparisonRecord,
+    EpochRecord,
+    Lease,
+    RerunRecord,
+    StudyKey,
+    record_data_config,
+)
 from trainables import BEST_WEIGHTS
 
 Rerun = tuple[StudyKey, TrialTask]
@@ -63,6 +73,7 @@ def compare_samplers(
         RunInterruptedError: after SIGINT or SIGTERM.
     """
     with storage_errors(), InterruptFlag() as interrupt:
+        refuse_if_driven(places, plan.spec.name, "comparison")
         find_comparison(plan, places, resume=resume)
         make_folder(out)  # now: at the end hours would be lost
         name = plan.spec.name
@@ -72,9 +83,9 @@ def compare_samplers(
             workspace = open_comparison(plan, places, recorded)
             if workspace.record.finished_at is None:
                 progress.say(f"{name}: starting Ray; results will be in {out}")
-                with ray_cluster(plan.spec.resources, interrupt) as n_fitting:
+                with ray_cluster(plan.spec.resources, plan.spec.concurrency, interrupt) as room:
                     look_at_cluster(workspace, progress, interrupt)
-                    run_workers(workspace, progress, n_fitting, interrupt, lease)
+                    run_workers(workspace, progress, room, interrupt, lease)
                 if interrupt.signum is not None:
                     raise RunInterruptedError(
                         interrupt.signum,
@@ -106,7 +117,7 @@ def look_at_cluster(
 def run_workers(
     workspace: ComparisonWorkspace,
     progress: ComparisonProgress,
-    n_fitting: int,
+    room: Room,
     interrupt: InterruptFlag,
     lease: Lease,
 ) -> None:
@@ -117,18 +128,17 @@ def run_workers(
             progress.say("interrupted: ending the trials that run, which takes up to 10 s")
         return interrupt.is_set or lease.is_lost
 
-    concurrency = min(n_fitting, workspace.plan.spec.concurrency or n_fitting)
     clock = WorkerClock()
     progress.begin(_finished_trials(workspace))
     try:
         run_stages(
-            stages(workspace, progress, clock),
+            same_data(workspace).over(stages(workspace, progress, clock)),
             workspace.plan.spec.resources,
-            concurrency=concurrency,
+            room=room,
             is_interrupted=is_interrupted,
         )
     finally:
-        _record(workspace, lambda record: clock.added_to(record, concurrency))
+        _record(workspace, lambda record: clock.added_to(record, room.seen))
 
 
 def wind_up(workspace: ComparisonWorkspace, out: Path) -> Comparison:
@@ -157,7 +167,8 @@ def _study_source(
     progress: ComparisonProgress,
 ) -> StudySource:
     record = workspace.record
-    is_first = key == next(iter(workspace.studies)) and record.data_fingerprint is None
+    is_known = record.data_fingerprint is not None and _has_trained(workspace)
+    is_asked = workspace.studies[key] is workspace.data_study and not is_known
     watch = StudyWatch(workspace, key, progress)
     source = StudySource(
         watch.draft,
@@ -165,7 +176,7 @@ def _study_source(
         workspace.tasks(key),
         record_epoch=watch.epoch_recorded,
         recorded_epochs=watch.epochs_of,
-        record_fingerprint=partial(_keep_fingerprint, workspace, progress) if is_first else None,
+        record_fingerprint=partial(_keep_fingerprint, workspace, progress) if is_asked else None,
         observers=[watch],
     )
     watch.sampler = watch.draft.sampler = TimedSampler(watch.draft.sampler)
@@ -363,14 +374,29 @@ def _finished_trials(workspace: ComparisonWorkspace) -> dict[StudyKey, Sequence[
 def _keep_fingerprint(
     workspace: ComparisonWorkspace,
     progress: ComparisonProgress,
-    _number: int,
+    config: Mapping[str, Any],
     fingerprint: str,
     warnings: Sequence[str],
 ) -> None:
     """Record which data the comparison is about, and say what is wrong with them."""
     for warning in warnings:
         progress.say(f"warning: {warning}")
+    record_data_config(workspace.data_study, config)
     _record(workspace, lambda record: replace(record, data_fingerprint=fingerprint))
+
+
+def same_data(workspace: ComparisonWorkspace) -> SameData:
+    """What makes sure that a comparison with results goes on with the data it began with."""
+    known = None
+    if _has_trained(workspace):
+        known = known_data(workspace.data_study, workspace.record.data_fingerprint)
+    return SameData(
+        known, f"Bring the data back, or begin another comparison: {another(workspace.plan.spec)}"
+    )
+
+
+def _has_trained(workspace: ComparisonWorkspace) -> bool:
+    return any(_finished_trials(workspace).values())
 
 
 def _record(

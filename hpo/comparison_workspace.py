@@ -25,10 +25,12 @@ from hpo.spec import (
     differences,
     load_spec,
     parse_recorded_spec,
+    refuse_population,
+    refuse_several_objectives,
     spec_to_yaml,
 )
-from hpo.tasks import TaskFactory
-from hpo.workspace import now, refuse_population, refuse_several_objectives
+from hpo.task_factory import TaskFactory
+from hpo.workspace import now
 from storage import (
     ComparisonLedger,
     ComparisonRecord,
@@ -220,6 +222,11 @@ class ComparisonWorkspace:
     record: ComparisonRecord
     ledger: ComparisonLedger
     studies: Mapping[StudyKey, Study]
+
+    @property
+    def data_study(self) -> Study:
+        """The one whose first trial names the data of all."""
+        return next(iter(self.studies.values()))
 
     def tasks(self, key: StudyKey) -> TaskFactory:
         """Those of one study, in a folder of its own."""

@@ -18,7 +18,7 @@ from hpo.dashboard_guard import Guard
 from hpo.environment import DASHBOARD_TOKEN
 from hpo.errors import UnfitEnvironmentError, UsageError
 from hpo.places import Places
-from hpo.workspace import storage_errors
+from hpo.storage_errors import storage_errors
 from storage import database_exists, open_engine, open_optuna_storage, shown_url
 
 LOOPBACK = "127.0.0.1"

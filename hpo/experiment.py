@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from optuna.trial import TrialState
 
 from hpo.errors import NoSuccessfulTrialError, RunInterruptedError
 from hpo.execution import (
     InterruptFlag,
+    Room,
     check_cluster,
     is_joined,
     ray_cluster,
@@ -18,6 +20,14 @@ from hpo.execution import (
     server_problem,
 )
 from hpo.failpoints import failpoint
+from hpo.going_on import (
+    another,
+    changed_libraries,
+    find_record,
+    finished_workspace,
+    has_trained,
+    nothing_left,
+)
 from hpo.lr_finder import find_range
 from hpo.places import Places
 from hpo.plan import first_config
@@ -36,36 +46,22 @@ from hpo.results import (
     write_model_card,
     write_report,
 )
-from hpo.same_data import SameData
+from hpo.same_data import SameData, known_data
 from hpo.search import awaits_lr_range, search_source
 from hpo.spec import ExperimentSpec
+from hpo.storage_errors import exclusive, refuse_if_driven, storage_errors
 from hpo.synchronization import open_tracker, synchronize
-from hpo.tasks import KnownData, SideBySide, TaskSource
+from hpo.tasks import SideBySide, TaskSource
 from hpo.tracking import Tracker, short_reason
-from hpo.workspace import (
-    Workspace,
-    another,
-    changed_libraries,
-    exclusive,
-    experiment_names,
-    find_record,
-    finished,
-    finished_workspace,
-    has_trained,
-    nothing_left,
-    open_workspace,
-    storage_errors,
-    task_factory,
-)
+from hpo.workspace import Workspace, experiment_names, finished, open_workspace, task_factory
 from storage import (
     Lease,
     LostLeaseError,
     RerunRecord,
     TestReading,
-    record_data_trial,
+    record_data_config,
     record_finalists,
     record_tracking_is_late,
-    recorded_data_trial,
     recorded_finalists,
     requeue_running,
     tracking_is_late,
@@ -99,6 +95,7 @@ def run_experiment(
         RunInterruptedError: after SIGINT or SIGTERM.
     """
     with storage_errors(), InterruptFlag() as interrupt:
+        refuse_if_driven(places, spec.name)
         find_record(spec, places, resume=resume)
         with exclusive(places, spec.name) as lease:
             # Again, now that no other driver can change it.
@@ -118,10 +115,10 @@ def run_experiment(
                 for change in changed_libraries(recorded):
                     progress.say(f"note: since the experiment began, {change}")
                 recorded = replace(recorded, finished_at=None)  # it goes on
-            with ray_cluster(spec.resources, interrupt) as n_fitting:
+            with ray_cluster(spec.resources, spec.concurrency, interrupt) as room:
                 look_at_cluster(spec, places, progress, interrupt)
                 workspace = open_workspace(spec, places, recorded)
-                models, is_quiet = run_workers(workspace, progress, n_fitting, interrupt, lease)
+                models, is_quiet = run_workers(workspace, progress, room, interrupt, lease)
             if interrupt.signum is not None:
                 raise RunInterruptedError(
                     interrupt.signum,
@@ -158,7 +155,7 @@ def look_at_cluster(
 def run_workers(
     workspace: Workspace,
     progress: RunProgress,
-    n_fitting: int,
+    room: Room,
     interrupt: InterruptFlag,
     lease: Lease,
 ) -> tuple[list[PackedModel], bool]:
@@ -188,7 +185,7 @@ def run_workers(
         run_stages(
             same_data(workspace).over(stages(workspace, progress, tracker, models)),
             workspace.spec.resources,
-            concurrency=min(n_fitting, workspace.spec.concurrency or n_fitting),
+            room=room,
             is_interrupted=is_interrupted,
         )
         status = "KILLED" if interrupt.is_set else "RUNNING"
@@ -273,13 +270,9 @@ def stages(
 
 def same_data(workspace: Workspace) -> SameData:
     """What makes sure that an experiment with results goes on with the data it began with."""
-    number = recorded_data_trial(workspace.study)
-    fingerprint, known = workspace.experiment.data_fingerprint, None
-    if number is not None and fingerprint is not None and has_trained(workspace.study):
-        trial = workspace.study.get_trials(deepcopy=False)[number]
-        config = workspace.tasks.trial(number, trial.params).config
-        known = KnownData(config=config, fingerprint=fingerprint)
-    name = workspace.spec.name
+    known, name = None, workspace.spec.name
+    if has_trained(workspace.study):
+        known = known_data(workspace.study, workspace.experiment.data_fingerprint)
     return SameData(
         known,
         "Bring the data back, or begin another experiment with the best of this one: "
@@ -290,14 +283,14 @@ def same_data(workspace: Workspace) -> SameData:
 def keep_fingerprint(
     workspace: Workspace,
     progress: RunProgress,
-    number: int,
+    config: Mapping[str, Any],
     fingerprint: str,
     warnings: Sequence[str],
 ) -> None:
     """Record which data the experiment is about, and say what is wrong with them."""
     for warning in warnings:
         progress.say(f"warning: {warning}")
-    record_data_trial(workspace.study, number)  # first: without it a fingerprint says nothing
+    record_data_config(workspace.study, config)  # first: without it a fingerprint says nothing
     workspace.ledger.put(replace(workspace.experiment, data_fingerprint=fingerprint))
     failpoint("fingerprint recorded")
 

@@ -35,6 +35,7 @@ from hpo.results import (
     write_manifest,
     write_model_card,
 )
+from hpo.storage_errors import exclusive, storage_errors
 from hpo.synchronization import synchronize
 from hpo.tracking import (
     RegisteredVersion,
@@ -43,7 +44,7 @@ from hpo.tracking import (
     short_reason,
     tracking_errors,
 )
-from hpo.workspace import Workspace, exclusive, find_workspace, storage_errors
+from hpo.workspace import Workspace, find_workspace
 from storage import shown_url
 
 LEFT_BY_EVERY_RUN = ("torchscript", "safetensors")

@@ -16,8 +16,10 @@ from hpo.plan import first_params
 from hpo.results import draw_range_test, params_text
 from hpo.search import narrowed, recorded_opening
 from hpo.spec import ExperimentSpec, FloatParameter, FoundParameter
-from hpo.tasks import EpochReport, TaskFactory, TaskList, TaskSource, TrialTask
-from hpo.workspace import Workspace, now, storage_errors, with_lr_range
+from hpo.storage_errors import storage_errors
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EpochReport, TaskList, TaskSource, TrialTask
+from hpo.workspace import Workspace, now, with_lr_range
 from storage import LrRangeRecord
 from trainables import LR, TRAINABLES, LrRangeTest, TrainableError, find_trainable
 

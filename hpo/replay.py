@@ -36,9 +36,19 @@ from hpo.simulation import (
     trained_configs,
     write_files,
 )
-from hpo.spec import ExperimentSpec, GpSpec, PbtSpec, load_spec, parse_recorded_spec, parse_spec
-from hpo.tasks import TaskFactory, TrialTask
-from hpo.workspace import find_workspace, make_folder, refuse_several_objectives, storage_errors
+from hpo.spec import (
+    ExperimentSpec,
+    GpSpec,
+    PbtSpec,
+    load_spec,
+    parse_recorded_spec,
+    parse_spec,
+    refuse_several_objectives,
+)
+from hpo.storage_errors import make_folder, storage_errors
+from hpo.task_factory import TaskFactory
+from hpo.tasks import TrialTask
+from hpo.workspace import find_workspace
 from storage import EpochRecord, create_study
 
 MIN_TRIALS = 10

@@ -6,8 +6,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from optuna.study import Study
+
 from hpo.errors import UsageError
 from hpo.tasks import EpochReport, KnownData, TaskSource, TrialTask
+from storage import recorded_data_config
+
+
+def known_data(study: Study, fingerprint: str | None) -> KnownData | None:
+    """The data of a search, if their fingerprint and the config that named them are recorded."""
+    config = recorded_data_config(study)
+    if config is None or fingerprint is None:
+        return None
+    return KnownData(config=config, fingerprint=fingerprint)
 
 
 class SameData:

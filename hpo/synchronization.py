@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from optuna.trial import FrozenTrial
 from hpo.errors import UnfitEnvironmentError
 from hpo.places import MLFLOW_FOLDER, Places
 from hpo.results import Finalist, Outcome, test_interval
-from hpo.tasks import TaskFactory
+from hpo.storage_errors import exclusive, storage_errors
+from hpo.task_factory import TaskFactory
 from hpo.tracking import (
     Projection,
     RunPicture,
@@ -20,7 +22,7 @@ from hpo.tracking import (
     short_reason,
     trial_picture,
 )
-from hpo.workspace import Workspace, exclusive, find_workspace, storage_errors
+from hpo.workspace import Workspace, find_workspace
 from storage import record_tracking_is_late, shown_url
 from trainables import BEST_WEIGHTS
 
@@ -161,8 +163,19 @@ def synchronize_or_say(workspace: Workspace) -> int:
     Raises:
         UnfitEnvironmentError: if MLflow cannot be reached.
     """
-    try:
+    with written_or_said(workspace):
         return synchronize(workspace)
+
+
+@contextmanager
+def written_or_said(workspace: Workspace) -> Iterator[None]:
+    """Inside MLflow is written by a command that is there for it.
+
+    Raises:
+        UnfitEnvironmentError: if that fails.
+    """
+    try:
+        yield
     except Exception as error:
         raise UnfitEnvironmentError(
             f"MLflow at {shown_url(workspace.places.tracking_uri)} cannot be written: "

@@ -7,7 +7,7 @@ from storage.database import (
     open_optuna_storage,
 )
 from storage.errors import DatabaseError, LeaseHeldError, LostLeaseError
-from storage.leases import LEASE_S, Lease, hold_lease
+from storage.leases import LEASE_S, Lease, hold_lease, refuse_if_held
 from storage.ledger import (
     EpochRecord,
     ExperimentRecord,
@@ -34,12 +34,12 @@ from storage.studies import (
     put_search_end,
     put_stage,
     record_checkpoint_place,
-    record_data_trial,
+    record_data_config,
     record_finalists,
     record_sampler,
     record_tracking_is_late,
     recorded_checkpoint_place,
-    recorded_data_trial,
+    recorded_data_config,
     recorded_finalists,
     recorded_sampler,
     requeue_running,
@@ -87,14 +87,15 @@ __all__ = [
     "put_search_end",
     "put_stage",
     "record_checkpoint_place",
-    "record_data_trial",
+    "record_data_config",
     "record_finalists",
     "record_sampler",
     "record_tracking_is_late",
     "recorded_checkpoint_place",
-    "recorded_data_trial",
+    "recorded_data_config",
     "recorded_finalists",
     "recorded_sampler",
+    "refuse_if_held",
     "requeue_running",
     "search_end",
     "shown_url",

@@ -145,6 +145,22 @@ def hold_lease(url: str, name: str, lease_s: float = LEASE_S) -> Iterator[Lease]
         engine.dispose()
 
 
+def refuse_if_held(url: str, name: str, lease_s: float = LEASE_S) -> None:
+    """Look whether another process drives ``name``, and change nothing.
+
+    Raises:
+        LeaseHeldError: if one does.
+        DatabaseError: if the database cannot be opened.
+    """
+    engine = open_engine(url)
+    try:
+        if sa.inspect(engine).has_table(leases.name):
+            with engine.begin() as connection:
+                _held_by_the_dead(connection, engine, name, lease_s)
+    finally:
+        engine.dispose()
+
+
 def take_lease(engine: sa.Engine, name: str, lease_s: float = LEASE_S) -> Lease:
     """The lease of ``name``, new or taken over; for those who renew and release it themselves.
 
@@ -163,22 +179,34 @@ def _take(engine: sa.Engine, name: str, lease_s: float) -> Lease:
     with engine.begin() as connection:
         # A write that changes nothing: from here on nobody else looks at the lease.
         connection.execute(leases.update().where(is_named).values(name=name))
-        query = sa.select(leases, sa.type_coerce(_now(engine), sa.DateTime).label("now"))
-        held = connection.execute(query.where(is_named)).one_or_none()
+        is_there = _held_by_the_dead(connection, engine, name, lease_s)
         owner = _this_process()
         times = {"acquired_at": _now(engine), "renewed_at": _now(engine)}
         row = {"name": name, "token": lease.token, **owner, **times}
-        if held is None:
-            connection.execute(leases.insert().values(row))
-            return lease
-        unheard_s = (held.now - held.renewed_at).total_seconds()
-        if not _is_dead(held.process, held.pid) and unheard_s < lease_s:
-            raise LeaseHeldError(
-                f"{name} is being run by process {held.pid} on {held.host}, "
-                f"heard of {max(0.0, unheard_s):.0f} s ago"
-            )
-        connection.execute(leases.update().where(is_named).values(row))
+        write = leases.update().where(is_named) if is_there else leases.insert()
+        connection.execute(write.values(row))
     return lease
+
+
+def _held_by_the_dead(
+    connection: sa.Connection, engine: sa.Engine, name: str, lease_s: float
+) -> bool:
+    """Whether there is a lease, whose owner is no more; False if there is none.
+
+    Raises:
+        LeaseHeldError: if its owner lives.
+    """
+    query = sa.select(leases, sa.type_coerce(_now(engine), sa.DateTime).label("now"))
+    held = connection.execute(query.where(leases.c.name == name)).one_or_none()
+    if held is None:
+        return False
+    unheard_s = (held.now - held.renewed_at).total_seconds()
+    if not _is_dead(held.process, held.pid) and unheard_s < lease_s:
+        raise LeaseHeldError(
+            f"{name} is being run by process {held.pid} on {held.host}, "
+            f"heard of {max(0.0, unheard_s):.0f} s ago"
+        )
+    return True
 
 
 @contextmanager

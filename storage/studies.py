@@ -22,7 +22,7 @@ ANSWERED_BY = "answered_by"
 """Attribute of a trial that was not trained: the number of the one that had trained the same."""
 _STAGE_KEY = "search_stage"
 _CHECKPOINT_PLACE_KEY = "hpo:checkpoints"
-_DATA_TRIAL_KEY = "hpo:data_of_trial"
+_DATA_CONFIG_KEY = "hpo:data_config"
 _TRACKING_KEY = "hpo:tracking_is_late"
 _ENQUEUED_KEY = "fixed_params"
 """Where Optuna's own queue keeps the params that are not drawn."""
@@ -166,15 +166,15 @@ def recorded_checkpoint_place(study: Study) -> str | None:
     return uri
 
 
-def record_data_trial(study: Study, number: int) -> None:
-    """Record which trial has named the data: what they are may be a matter of its config."""
-    study.set_user_attr(_DATA_TRIAL_KEY, number)
+def record_data_config(study: Study, config: Mapping[str, Any]) -> None:
+    """Record the config whose trial has named the data: which they are may be a matter of it."""
+    study.set_user_attr(_DATA_CONFIG_KEY, dict(config))
 
 
-def recorded_data_trial(study: Study) -> int | None:
-    """What `record_data_trial` recorded; None if nothing."""
-    number: int | None = study.user_attrs.get(_DATA_TRIAL_KEY)
-    return number
+def recorded_data_config(study: Study) -> Mapping[str, Any] | None:
+    """What `record_data_config` recorded; None if nothing."""
+    config: Mapping[str, Any] | None = study.user_attrs.get(_DATA_CONFIG_KEY)
+    return config
 
 
 def record_tracking_is_late(study: Study, is_late: bool) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,17 @@ class Done:
     stderr: str
 
 
+@contextlib.contextmanager
+def _restored_umask() -> Iterator[None]:
+    """A command keeps its own for good, since it is a process."""
+    before = os.umask(0o077)
+    os.umask(before)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 @dataclass(frozen=True)
 class Shell:
     """A working directory; ``hpo("run", ...)`` in it."""
@@ -34,6 +47,7 @@ class Shell:
         stdout, stderr = io.StringIO(), io.StringIO()
         with (
             pytest.MonkeyPatch.context() as patch,
+            _restored_umask(),
             contextlib.redirect_stdout(stdout),
             contextlib.redirect_stderr(stderr),
         ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,6 +48,36 @@ sampler: {name: random}
 budget: {n_trials: 6, max_epochs: 4}
 concurrency: 1
 """
+
+
+# Longest first, so that no worker is left with one of them when the others have nothing to do.
+LONGEST = (
+    "test_real_cluster.py",
+    "test_interrupts.py",
+    "test_audit.py",
+    "test_failpoints.py",
+    "test_lost_workers.py",
+    "test_private_run.py",
+    "test_lr_finder.py",
+    "test_compare.py",
+    "test_postgresql_run.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files; within one the order stays."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+
+
+@pytest.fixture(autouse=True)
+def _no_module_of_another_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What one test has written and imported is no other's, even under the same name."""
+    yield
+    folder = str(tmp_path_factory.getbasetemp())
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(folder):
+            del sys.modules[name]
 
 
 @pytest.fixture

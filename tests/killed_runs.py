@@ -6,7 +6,6 @@ in the driver's process, so that a kill ends both. `KilledRuns` starts this file
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -19,17 +18,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from one_worker import RayTrial, goes_on
+from without_ray import drive_stages
 
 import hpo.experiment
 from hpo.execution import TrialDrive
-from hpo.execution.searcher import StageScheduler, TaskSearcher
 from hpo.failpoints import VARIABLE
 from hpo.places import Places
 from hpo.progress import RunProgress
 from hpo.search import n_trials_of
 from hpo.spec import load_spec
-from hpo.tasks import TaskSource, TrialTask, lost
+from hpo.tasks import EpochReport, TaskSource, TrialTask, lost
 
 
 class KilledRuns:
@@ -138,36 +136,32 @@ def run(folder: Path) -> None:
 
 
 @contextmanager
-def one_worker_cluster(*_: Any) -> Iterator[int]:
+def one_worker_cluster(*_: Any) -> Iterator[OneWorkerRoom]:
     """In place of Ray's."""
-    yield 1
+    yield OneWorkerRoom()
+
+
+class OneWorkerRoom:
+    """In place of a cluster's."""
+
+    def now(self) -> int:
+        return 1
 
 
 def run_stages_here(
     stages: Iterator[TaskSource],
     *_: Any,
-    concurrency: int,
+    room: OneWorkerRoom,
     is_interrupted: Callable[[], bool],
 ) -> None:
     """As Ray Tune runs them with one worker, in this process."""
-    searcher = TaskSearcher(stages, concurrency)
-    scheduler = StageScheduler(searcher)
-    for trial_id in map(str, itertools.count()):
-        suggested = searcher.suggest(trial_id)
-        if searcher.error is not None:
-            raise searcher.error
-        if not isinstance(suggested, dict):
-            return
-        scheduler.on_trial_add(None, RayTrial(trial_id))
-        drive = TrialDrive(suggested["task"])
-        while True:
-            report = drive.next_report()
-            if loses_its_worker(suggested["task"]):
-                searcher.tell(trial_id, lost("its worker died, says the test"))
-                searcher.on_trial_complete(trial_id, error=True)
-                break
-            if not goes_on(trial_id, drive, report, searcher, scheduler):
-                break
+    drive_stages(stages, n_workers=room.now, reported=reported_or_lost)
+
+
+def reported_or_lost(task: TrialTask, drive: TrialDrive) -> EpochReport:
+    """The next report of a worker, which may die on its way."""
+    report = drive.next_report()
+    return lost("its worker died, says the test") if loses_its_worker(task) else report
 
 
 def loses_its_worker(task: TrialTask) -> bool:

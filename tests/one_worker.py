@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,33 +13,22 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
-from ray.tune.schedulers import TrialScheduler
+from records import EXPERIMENT
+from without_ray import drive_stages
 
 from hpo.execution.drive import TrialDrive
-from hpo.execution.searcher import StageScheduler, TaskSearcher
 from hpo.search import StudySource, search_source
 from hpo.spec import ExperimentSpec, parse_spec
-from hpo.tasks import EPOCH, NUMBER, OBJECTIVE, EpochReport, TaskFactory, TrialTask
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EpochReport, TrialTask
 from storage import (
     EpochRecord,
-    ExperimentRecord,
     Ledger,
     create_pareto_study,
     open_engine,
     open_optuna_storage,
     study_exists,
 )
-
-
-@dataclass(frozen=True)
-class RayTrial:
-    """As much of it as schedulers read."""
-
-    trial_id: str
-
-
-class KilledError(Exception):
-    """The driver is no more, without a word to the study."""
 
 
 class OneWorker:
@@ -57,7 +44,9 @@ class OneWorker:
             objectives = {objective.metric: objective.direction for objective in spec.objectives}
             self.study = create_pareto_study(storage, spec.name, objectives)
         self.ledger = Ledger(open_engine(f"sqlite:///{folder / 'hpo.db'}"))
-        self.experiment = self.ledger.find(spec.name) or _new_experiment(spec.name)
+        self.experiment = self.ledger.find(spec.name) or replace(
+            EXPERIMENT, id=spec.name, name=spec.name
+        )
         self.ledger.put(self.experiment)
         self.warnings: list[tuple[int, str]] = []
         self.trained: list[tuple[int, int]] = []
@@ -101,39 +90,19 @@ class OneWorker:
             KilledError: if it was.
             Exception: whatever the search raises.
         """
-        searcher = TaskSearcher(iter([self.source(*overrides)]), concurrency=n_workers)
-        scheduler = StageScheduler(searcher)
-        running: dict[str, TrialDrive] = {}
-        trial_ids = map(str, itertools.count())
-        while True:
-            while len(running) < n_workers:
-                suggested = searcher.suggest(trial_id := next(trial_ids))
-                if searcher.error is not None:
-                    raise searcher.error
-                if not isinstance(suggested, dict):
-                    break
-                running[trial_id] = TrialDrive(suggested["task"])
-                scheduler.on_trial_add(None, RayTrial(trial_id))
-            if not running:
-                return
-            if n_reports == 0:
-                raise KilledError
-            n_reports -= 1
-            index = 0 if order is None else int(order.integers(len(running)))
-            trial_id = sorted(running)[index]
-            if not self._goes_on(trial_id, running[trial_id], searcher, scheduler):
-                del running[trial_id]
+        drive_stages(
+            iter([self.source(*overrides)]),
+            n_workers=lambda: n_workers,
+            n_reports=n_reports,
+            order=order,
+            reported=self._reported,
+        )
 
-    def _goes_on(
-        self, trial_id: str, drive: TrialDrive, searcher: TaskSearcher, scheduler: StageScheduler
-    ) -> bool:
-        """Whether a worker goes on after its next report."""
-        _, task = searcher.running(trial_id) or (None, None)
-        assert task is not None
+    def _reported(self, task: TrialTask, drive: TrialDrive) -> EpochReport:
         report = drive.next_report()
         if report.ending != "failed" and not report.is_known:
             self.trained.append((task.number, report.epoch))
-        return goes_on(trial_id, drive, report, searcher, scheduler)
+        return report
 
     @property
     def epochs(self) -> dict[tuple[int, int], EpochRecord]:
@@ -163,46 +132,6 @@ class OneWorker:
 
     def states(self) -> list[str]:
         return [trial.state.name for trial in self.study.trials]
-
-
-def goes_on(
-    trial_id: str,
-    drive: TrialDrive,
-    report: EpochReport,
-    searcher: TaskSearcher,
-    scheduler: StageScheduler,
-) -> bool:
-    """Tell of a worker's report as Ray does; whether its task goes on."""
-    _, task = searcher.running(trial_id) or (None, None)
-    assert task is not None
-    result = {"report": report, EPOCH: report.epoch, NUMBER: task.number}
-    result[OBJECTIVE] = _objective(task, report)
-    trial = RayTrial(trial_id)
-    if report.ending is None:
-        if scheduler.on_trial_result(None, trial, result) == TrialScheduler.CONTINUE:
-            searcher.on_trial_result(trial_id, result)
-            return True
-        drive.close()
-    scheduler.on_trial_complete(None, trial, result)
-    searcher.on_trial_complete(trial_id, result)
-    return False
-
-
-def _new_experiment(name: str) -> ExperimentRecord:
-    now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
-    return ExperimentRecord(
-        id=name,
-        name=name,
-        spec="",
-        created_at=now,
-        versions={},
-        git_commit=None,
-        data_fingerprint=None,
-    )
-
-
-def _objective(task: TrialTask, report: EpochReport) -> float:
-    return math.nan if report.ending == "failed" else report.quantities.get(task.metric, math.nan)
 
 
 def outline(worker: OneWorker) -> list[tuple[Any, ...]]:

@@ -18,13 +18,14 @@ from conftest import OWN_TRAINABLE
 from here import places_of, run_here, spec_of
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from one_worker import KilledError
+from without_ray import KilledError
 
 from hpo.audit import audit_experiment
 from hpo.auditing import Audit, audit_text
 from hpo.errors import StorageError
 from hpo.places import Places
-from hpo.workspace import Workspace, exclusive, find_workspace
+from hpo.storage_errors import exclusive
+from hpo.workspace import Workspace, find_workspace
 from storage import EpochRecord
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: connections are refused at once

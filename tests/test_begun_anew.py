@@ -12,9 +12,10 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from hpo.errors import UsageError
+from hpo.going_on import find_record
 from hpo.places import Places
 from hpo.spec import parse_spec
-from hpo.workspace import Workspace, find_record, open_workspace
+from hpo.workspace import Workspace, open_workspace
 from storage import EpochRecord, LrRangeRecord, put_intermediate_value
 
 OTHER = ("fixed.noise=0.5", "objective.direction=maximize", "enqueue=[{x1: 1, x2: 2}]")

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from hpo.execution.cluster import n_trials_on, no_start_text
+from hpo.execution.cluster import no_start_text
+from hpo.execution.room import n_trials_on
 from hpo.spec import ResourcesSpec
 
 START = """
@@ -18,7 +19,7 @@ from hpo.execution import InterruptFlag, ray_cluster
 from hpo.spec import ResourcesSpec
 
 try:
-    with InterruptFlag() as interrupt, ray_cluster(ResourcesSpec(), interrupt):
+    with InterruptFlag() as interrupt, ray_cluster(ResourcesSpec(), None, interrupt):
         print("started")
 except UnfitEnvironmentError as error:
     print(error)

@@ -45,8 +45,9 @@ from hpo.execution.searcher import TaskSearcher
 from hpo.places import Places
 from hpo.search import SAMPLERS, ManyStudies, StudySource, TimedSampler
 from hpo.spec import ExperimentSpec
-from hpo.tasks import EpochReport, TaskFactory, TaskList, TrialTask
-from hpo.workspace import exclusive
+from hpo.storage_errors import exclusive
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EpochReport, TaskList, TrialTask
 from storage import EpochRecord, RerunRecord, StudyKey, create_study
 
 DISCRETE = BRANIN.replace("high: 10}", "high: 10, step: 5}").replace(
@@ -201,7 +202,7 @@ def test_the_next_task_is_asked_ahead_only_of_a_stage_that_knows_it(
         return task
 
     stage.next_task = next_task  # type: ignore[method-assign]
-    searcher = TaskSearcher(iter([stage]), concurrency=1)
+    searcher = TaskSearcher(iter([stage]), concurrency=lambda: 1)
     done = {REPORT: EpochReport(epoch=1, metrics={"loss": 1.0}, seconds=0.1, ending="complete")}
     assert searcher.suggest("a")[TASK].number == 0
     assert searcher.suggest("b") is None
@@ -811,6 +812,9 @@ def train(config, trial):
         yield {"score": config["x"] * (1 - config["x"]) - 1 / epoch + trial.seed % 1000 / 1e5}
     with (trial.folder.parents[3] / "trained.txt").open("a") as file:
         file.write(f"{config['x']} {trial.seed}\\n")
+
+def fingerprint(config, trial):
+    return (trial.data_dir / "data.txt").read_text()
 '''
 
 COMPARED = """
@@ -839,6 +843,9 @@ def test_an_interrupted_comparison_is_resumed_to_the_result_of_an_undisturbed_on
 ) -> None:
     """Equal but for what stands under "timing": verdict, curves, every trial and re-run."""
     shell.write("compared_module.py", MY_MODULE.replace("HALT", halt(shell.folder)))
+    data = shell.folder / "data" / "data.txt"
+    data.parent.mkdir()
+    data.write_text("first")
     for name in ("cut", "whole"):
         shell.write(f"{name}.yaml", COMPARED.replace("NAME", name))
     options = ("--samplers", "grid,random,tpe", "--seeds", "2", "--json")
@@ -867,6 +874,12 @@ def test_an_interrupted_comparison_is_resumed_to_the_result_of_an_undisturbed_on
     more = shell.hpo("compare", "cut.yaml", *options[:2], "--seeds", "20", "--resume")
     assert more.returncode == 2
     assert "--seeds: 2 -> 20" in more.stderr
+    data.write_text("other")
+    other = shell.hpo("compare", "cut.yaml", *options, "--resume")
+    assert other.returncode == 2, other.stderr
+    assert "the data have changed since this search began" in other.stderr
+    assert "begin another comparison: -o name=cut-2" in other.stderr
+    data.write_text("first")
     resumed = shell.hpo("compare", "cut.yaml", *options, "--resume")
     whole = shell.hpo("compare", "whole.yaml", *options)
     assert resumed.returncode == whole.returncode == 0, resumed.stderr + whole.stderr

@@ -165,10 +165,10 @@ def test_rays_launcher_takes_its_file_and_every_start_asks_for_a_token() -> None
     assert "ray rsync-up deploy/ray-cluster.yaml ~/hpo.env" in launcher_head()
 
 
-def test_the_launchers_workers_are_there_before_a_run_counts_them() -> None:
+def test_who_follows_the_launchers_first_lines_has_its_workers_asked_for() -> None:
     (config,) = documents("ray-cluster.yaml")
-    worker = config["available_node_types"]["worker"]
-    assert worker["min_workers"] == worker["max_workers"] == config["max_workers"]
+    assert config["available_node_types"]["worker"]["min_workers"] == 0
+    assert "hpo submit search_spaces/cnn.yaml -o concurrency=16" in launcher_head()
 
 
 def launcher_head() -> str:

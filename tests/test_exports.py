@@ -49,7 +49,8 @@ from hpo.results import (
 from hpo.results.formats import WRITERS, write_format
 from hpo.results.reload_check import max_difference
 from hpo.spec import ExperimentSpec, load_spec, parse_spec
-from hpo.workspace import Workspace, exclusive, find_workspace, now, open_workspace
+from hpo.storage_errors import exclusive
+from hpo.workspace import Workspace, find_workspace, now, open_workspace
 from storage import RerunRecord
 from trainables import FinalModel, PackedModel, TrialContext, pack
 from trainables.cnn.blocks import BLOCKS

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from one_worker import KilledError, OneWorker, outline, trained
+from one_worker import OneWorker, outline, trained
+from without_ray import KilledError
 
 from hpo.execution import TrialDrive
 from storage import EpochRecord

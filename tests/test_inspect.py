@@ -17,7 +17,8 @@ from hpo.inspection import inspect_config, inspection_text
 from hpo.places import Places
 from hpo.search import StudySource
 from hpo.spec import load_spec, parse_spec
-from hpo.tasks import TRACEBACK_FILE, TaskFactory
+from hpo.task_factory import TaskFactory
+from hpo.tasks import TRACEBACK_FILE
 from storage import create_study, is_infeasible, open_optuna_storage
 
 CNN = ROOT / "search_spaces" / "cnn.yaml"

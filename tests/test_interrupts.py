@@ -163,12 +163,13 @@ def test_a_second_driver_of_one_experiment_is_refused(user: Shell, gate: Gate) -
     arguments = ("run", "slow.yaml", "-oname=twice")
     process = user.start(*arguments)
     gate.wait_for(process)
-    second = user.hpo(*arguments, "--resume")
+    second = user.hpo(*arguments)
+    third = user.hpo(*arguments, "--resume")
     sync = user.hpo("sync", "twice")
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 143, stderr
-    for refused in (second, sync):
+    for refused in (second, third, sync):
         assert refused.returncode == 3
         assert str(process.pid) in refused.stderr
         assert_no_traceback(refused)

@@ -16,12 +16,11 @@ from typing import Any
 import optuna
 import pytest
 import sqlalchemy as sa
-from optuna.distributions import FloatDistribution
 from postgresql import PostgreSQL
+from records import EXPERIMENT, NOON, SPACE
 
 from storage import (
     EpochRecord,
-    ExperimentRecord,
     Lease,
     LeaseHeldError,
     Ledger,
@@ -38,17 +37,6 @@ from storage.fencing import fenced
 from storage.leases import leases, take_lease
 
 NAME = "experiment 'branin'"
-NOON = dt.datetime(2026, 1, 31, 12)
-SPACE = {"x": FloatDistribution(0, 1)}
-EXPERIMENT = ExperimentRecord(
-    id="a" * 32,
-    name="branin",
-    spec="name: branin\n",
-    created_at=NOON,
-    versions={},
-    git_commit=None,
-    data_fingerprint=None,
-)
 EPOCH = EpochRecord(trial_number=0, epoch=1, metrics={"loss": 0.1}, seconds=0.5, reported_at=NOON)
 
 HOLD = """

@@ -7,11 +7,10 @@ the database.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,12 +28,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from optuna.trial import TrialState
+from records import EXPERIMENT
 
 from hpo.search import StudySource
 from hpo.spec import ExperimentSpec, parse_spec
-from hpo.tasks import EpochReport, TaskFactory, TrialTask
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EpochReport, TrialTask
 from storage import (
-    ExperimentRecord,
     Lease,
     Ledger,
     LostLeaseError,
@@ -48,15 +48,7 @@ from storage.leases import take_lease
 
 NAME, STUDY = "experiment 'branin'", "branin"
 MAX_EPOCHS = 4
-EXPERIMENT = ExperimentRecord(
-    id="a" * 32,
-    name=STUDY,
-    spec=BRANIN,
-    created_at=dt.datetime(2026, 1, 31, 12),
-    versions={},
-    git_commit=None,
-    data_fingerprint=None,
-)
+BEGUN = replace(EXPERIMENT, name=STUDY, spec=BRANIN)
 losses = st.floats(0, 1000, allow_subnormal=False)
 
 
@@ -95,7 +87,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.ledger.put(EXPERIMENT)
+        self.ledger.put(BEGUN)
         create_study(self.storage, STUDY, direction="minimize", metric="loss")
         self.is_begun = True
 
@@ -124,8 +116,8 @@ class LedgerMachine(RuleBasedStateMachine):
             study,
             spec,
             tasks,
-            record_epoch=partial(self.ledger.put_epoch, EXPERIMENT.id),
-            recorded_epochs=lambda n: self.ledger.epochs(EXPERIMENT.id, n).get(n, []),
+            record_epoch=partial(self.ledger.put_epoch, BEGUN.id),
+            recorded_epochs=lambda n: self.ledger.epochs(BEGUN.id, n).get(n, []),
         )
 
     def _spec(self) -> ExperimentSpec:
@@ -242,7 +234,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert [trial.number for trial in trials] == list(range(len(trials)))
         assert len(trials) <= self.budget
         assert not self.is_orderly or TrialState.RUNNING not in [t.state for t in trials]
-        found = self.ledger.epochs(EXPERIMENT.id)
+        found = self.ledger.epochs(BEGUN.id)
         told = [(n, one.epoch, one.metrics["loss"]) for n, of in found.items() for one in of]
         assert told == sorted((n, epoch, loss) for (n, epoch), loss in self.epochs.items())
         for n, records in found.items():

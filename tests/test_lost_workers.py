@@ -12,16 +12,17 @@ from typing import Any
 import optuna
 import pytest
 from commands import Shell
-from one_worker import OneWorker, RayTrial, goes_on, outline, trained
+from one_worker import OneWorker, outline, trained
 from optuna.trial import TrialState
 from ray.tune.schedulers import FIFOScheduler
 from test_going_on import KEEPS, SCHEDULERS, SPEC
+from without_ray import drive_stages
 
 from hpo.execution import TrialDrive
 from hpo.execution.lost_workers import LostWorkers, n_oom_kills
-from hpo.execution.searcher import StageScheduler, TaskSearcher
 from hpo.search.source import RETRIES
-from hpo.tasks import EPOCH, N_RETRIES, EpochReport, TaskFactory, TaskList, TrialTask, lost
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EPOCH, N_RETRIES, EpochReport, TaskList, TrialTask, lost
 
 Begin = Callable[..., OneWorker]
 DEATH = lost("its worker died")
@@ -49,23 +50,13 @@ def train(
     """A search whose worker dies instead of making a task's n-th report, where it ``loses``."""
     source = worker.source()
     source.scheduler = scheduler_of_search or source.scheduler
-    searcher = TaskSearcher(iter([source]), concurrency=1)
-    scheduler = StageScheduler(searcher)
-    n = 0
-    while isinstance(suggested := searcher.suggest(trial_id := str(n)), dict):
-        n += 1
-        task, n_reports = suggested["task"], 0
-        scheduler.on_trial_add(None, RayTrial(trial_id))
-        drive, is_on = TrialDrive(task), True
-        while is_on:
-            n_reports += 1
-            if loses(task, n_reports):
-                searcher.tell(trial_id, DEATH)
-                searcher.on_trial_complete(trial_id, error=True)
-                break
-            is_on = goes_on(trial_id, drive, drive.next_report(), searcher, scheduler)
-    if searcher.error is not None:
-        raise searcher.error
+    n_reports = Counter[TrialDrive]()
+
+    def reported(task: TrialTask, drive: TrialDrive) -> EpochReport:
+        n_reports[drive] += 1
+        return DEATH if loses(task, n_reports[drive]) else drive.next_report()
+
+    drive_stages(iter([source]), reported=reported)
 
 
 def without_retries(worker: OneWorker) -> list[tuple[Any, ...]]:

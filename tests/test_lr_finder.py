@@ -24,12 +24,13 @@ from PIL import Image
 
 from hpo.errors import NoLrRangeError, SpecError
 from hpo.execution.drive import TrialDrive
+from hpo.going_on import find_record
 from hpo.lr_finder import find_range
 from hpo.places import Places
 from hpo.plan import first_params
 from hpo.results import draw_range_test, range_test_text
 from hpo.spec import FloatParameter, FoundParameter, parse_recorded_spec, parse_spec, spec_to_yaml
-from hpo.workspace import Workspace, find_record, open_workspace
+from hpo.workspace import Workspace, open_workspace
 from storage import Ledger, LrRangeRecord, open_engine
 from trainables import LrRangeTest, TrialContext, find_trainable, range_test
 from trainables.cnn import lr_finder

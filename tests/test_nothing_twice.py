@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from one_worker import KilledError, OneWorker
+from one_worker import OneWorker
+from without_ray import KilledError
 
 from hpo.search.holding import FIRST_VALUE
 from storage import ANSWERED_BY

@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 import torch
 from moto.server import ThreadedMotoServer
-from one_worker import KilledError, OneWorker, outline, trained
+from one_worker import OneWorker, outline, trained
 from optuna.trial import create_trial
 from pyarrow.fs import FileSystem
+from without_ray import KilledError
 
 from hpo.audit_repairs import mend
 from hpo.audited_files import file_differences
 from hpo.errors import UsageError
 from hpo.places import Places
 from hpo.spec import ExperimentSpec
-from hpo.tasks import TaskFactory
+from hpo.task_factory import TaskFactory
 from hpo.workspace import find_workspace, open_workspace
 from trainables import (
     CheckpointError,

@@ -17,6 +17,7 @@ from test_space import conditional_spaces, small
 
 from hpo.chosen_config import chosen_config
 from hpo.errors import UsageError
+from hpo.going_on import find_record
 from hpo.places import Places
 from hpo.search import (
     Space,
@@ -33,8 +34,9 @@ from hpo.search import (
     warm_params,
 )
 from hpo.spec import ExperimentSpec, GridSpec, check_params, parse_recorded_spec, parse_spec
-from hpo.tasks import EpochReport, TaskFactory
-from hpo.workspace import Workspace, find_record, open_workspace
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EpochReport
+from hpo.workspace import Workspace, open_workspace
 from storage import create_study, open_optuna_storage, put_constraints
 
 Params = dict[str, Any]

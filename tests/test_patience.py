@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import inspect
 import logging
 import subprocess
@@ -16,17 +15,16 @@ import optuna
 import pytest
 import sqlalchemy as sa
 from lossy_link import Loss, LossyLink
-from optuna.distributions import FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from postgresql import PASSWORD, PostgreSQL
+from records import EXPERIMENT, NOON, SPACE
 
 from storage import (
     ComparisonLedger,
     ComparisonRecord,
     DatabaseError,
     EpochRecord,
-    ExperimentRecord,
     ExportRecord,
     Ledger,
     LrRangeRecord,
@@ -44,17 +42,6 @@ from storage import patience as patience_module
 from storage.patience import outage
 from storage.study_storage import REPEATABLE, PatientStorage
 
-NOON = dt.datetime(2026, 1, 31, 12)
-SPACE = {"x": FloatDistribution(0, 1)}
-EXPERIMENT = ExperimentRecord(
-    id="a" * 32,
-    name="branin",
-    spec="name: branin\n",
-    created_at=NOON,
-    versions={},
-    git_commit=None,
-    data_fingerprint=None,
-)
 COMPARISON = ComparisonRecord(
     id="c" * 32,
     name="branin",

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from one_worker import KilledError, OneWorker, outline, trained
+from one_worker import OneWorker, outline, trained
 from optuna.trial import FrozenTrial
+from without_ray import KilledError
 
 from hpo.errors import SpecError, UsageError
 from hpo.execution import TrialDrive

@@ -220,7 +220,10 @@ def test_what_the_machines_lack_is_told_and_the_exit_code_of_the_run_is_that_of_
 
 
 def test_when_the_head_is_lost_a_new_cluster_finishes_the_study(team: Team) -> None:
-    """Database and folder are all that it needs: the driver was lost with the head."""
+    """Database and folder are all that it needs: the driver was lost with the head.
+
+    Its worker joins when the run has begun.
+    """
     with gate_of(team) as gate:
         job = team.at_cluster("submit", "shared.yaml", "--name", "moved", "--no-wait")
         stdout, stderr = job.communicate(timeout=PATIENCE_S)
@@ -234,9 +237,15 @@ def test_when_the_head_is_lost_a_new_cluster_finishes_the_study(team: Team) -> N
         gate.open()
         with closing(RayCluster(team.cluster.environment)) as cluster:
             cluster.start_head(dashboard=False)
-            cluster.start_worker()
             run = ("run", "shared.yaml", "-o", "name=moved", "--begin-or-resume")
-            process = team.start(*run, RAY_ADDRESS=cluster.address)
+            refused = team.start(*run, RAY_ADDRESS=cluster.address)
+            _, stderr = refused.communicate(timeout=PATIENCE_S)
+            assert refused.returncode == 5
+            assert "If machines join when they are asked for" in stderr
+            process = team.start(*run, "-o", "concurrency=2", RAY_ADDRESS=cluster.address)
+            assert process.stderr is not None
+            assert any("waiting for one to join" in line for line in process.stderr)
+            cluster.start_worker()
             stdout, stderr = process.communicate(timeout=PATIENCE_S)
             assert process.returncode == 0, stderr
     team.check("moved")

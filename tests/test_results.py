@@ -29,7 +29,8 @@ from hpo.results import (
     wanted_reruns,
 )
 from hpo.spec import ExperimentSpec
-from hpo.tasks import EpochReport, SideBySide, TaskFactory, TaskList
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EpochReport, SideBySide, TaskList
 from storage import ExperimentRecord, RerunRecord, record_finalists, recorded_finalists
 from trainables import FinalModel, pack
 

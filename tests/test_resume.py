@@ -90,7 +90,7 @@ def test_what_cannot_be_resumed_is_refused(
 
 def test_a_trainable_that_is_gone_is_named(user: Shell) -> None:
     (user.folder / "specs" / "beside.py").rename(user.folder / "elsewhere.txt")
-    sys.modules.pop("beside")  # as in a process of its own
+    sys.modules.pop("beside", None)  # as in a process of its own
     done = user.hpo("resume", "mine", "--trials", "9")
     assert done.returncode == 2
     assert "the recorded spec of 'mine'" in done.stderr

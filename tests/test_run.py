@@ -286,7 +286,9 @@ def test_a_model_that_computes_something_else_when_reloaded_fails_the_command(us
 
 
 def test_resources_that_nobody_has_are_refused_before_anything_is_recorded(user: Shell) -> None:
-    done = user.hpo("run", "mine.yaml", "-o", "name=huge", "-o", "resources={cpu: 64, gpu: 1}")
+    """With `concurrency` set, machines would be waited for that an autoscaler may bring."""
+    huge = ("-oname=huge", "-oresources={cpu: 64, gpu: 1}", "-oconcurrency=null")
+    done = user.hpo("run", "mine.yaml", *huge)
     assert done.returncode == 5
     assert "cpu=64, gpu=1" in done.stderr
     assert "cpu=2, gpu=0" in done.stderr

@@ -18,8 +18,9 @@ import sqlalchemy as sa
 from commands import Shell, assert_no_traceback
 from hypothesis import given
 from hypothesis import strategies as st
-from one_worker import KilledError, OneWorker
+from one_worker import OneWorker
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from without_ray import KilledError
 
 from hpo.errors import SpecError
 from hpo.results import Finalist, choose_finalists

@@ -17,7 +17,8 @@ from test_compare import run_on
 
 from hpo.search import ManyStudies, SharedCourses, StudySource, recorded_course
 from hpo.spec import ExperimentSpec, parse_spec
-from hpo.tasks import TaskFactory, TrialTask
+from hpo.task_factory import TaskFactory
+from hpo.tasks import TrialTask
 from storage import EpochRecord, create_study, is_infeasible
 
 STEPS = """

@@ -32,7 +32,8 @@ from hpo.simulation import (
 from hpo.simulation.outcome import common_times
 from hpo.simulation.surrogate import Encoding
 from hpo.spec import ExperimentSpec, LimitSpec, parse_spec
-from hpo.tasks import EpochReport, TaskFactory, TaskList, TaskSource, TrialTask
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EpochReport, TaskList, TaskSource, TrialTask
 from storage import create_study
 from trainables.analytic import branin as branin_function
 from trainables.analytic import train

@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 from hpo.errors import NoSuccessfulTrialError, UnfitEnvironmentError
 from hpo.search import StudySource
 from hpo.spec import ExperimentSpec
-from hpo.tasks import EpochReport, TaskFactory, TrialTask, lost
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EpochReport, TrialTask, lost
 from storage import EpochRecord, create_study, is_infeasible, open_optuna_storage
 
 MakeSource = Callable[..., StudySource]

@@ -11,8 +11,9 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from one_worker import KilledError, OneWorker
+from one_worker import OneWorker
 from optuna.trial import FrozenTrial, TrialState
+from without_ray import KilledError
 
 from hpo.errors import SpecError
 from hpo.places import Places
@@ -21,7 +22,8 @@ from hpo.search import StudySource
 from hpo.search.space import start_value
 from hpo.search.staged import shares
 from hpo.spec import ExperimentSpec, check_params, parse_spec
-from hpo.tasks import EpochReport, TaskFactory, TrialTask
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EpochReport, TrialTask
 from storage import is_infeasible, recorded_sampler, stage_of
 
 SPEC = """

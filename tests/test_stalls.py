@@ -11,9 +11,16 @@ from commands import Shell, assert_no_traceback
 from conftest import BRANIN
 from ray.util import placement_group, remove_placement_group
 
-from hpo.execution.stalls import MIN_PATIENCE_S, N_LONGEST, NO_WORKER_S, StallWatch
+from hpo.execution.stalls import (
+    MIN_PATIENCE_S,
+    N_LONGEST,
+    NO_WORKER_S,
+    UNKNOWN_PATIENCE_S,
+    StallWatch,
+)
 from hpo.spec import parse_spec
-from hpo.tasks import EpochReport, TaskFactory, TrialTask
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EpochReport, TrialTask
 
 
 class Clock:
@@ -80,10 +87,10 @@ def test_a_given_timeout_holds_from_the_start_on() -> None:
     )
 
 
-def test_without_one_nobody_is_stalled_before_anything_is_known() -> None:
+def test_without_one_a_day_is_granted_before_anything_is_known() -> None:
     driver = Driver()
     driver.watch.started("a", driver.task(0))
-    assert driver.stalled_after(100_000) is None
+    assert driver.stalled_after(100_000) == UNKNOWN_PATIENCE_S + 1
 
 
 def test_a_first_epoch_is_judged_by_the_first_epochs_of_the_others() -> None:

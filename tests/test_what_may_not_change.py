@@ -8,19 +8,14 @@ from pathlib import Path
 import pytest
 from commands import Shell, assert_no_traceback
 from here import places_of, run_here, spec_of
-from one_worker import KilledError
+from without_ray import KilledError
 
 from hpo.errors import UnfitEnvironmentError, UsageError
+from hpo.going_on import changed_libraries, find_record
 from hpo.places import Places
 from hpo.provenance import code_of, libraries_of
-from hpo.workspace import (
-    Workspace,
-    changed_libraries,
-    find_record,
-    find_workspace,
-    open_workspace,
-)
-from storage import record_data_trial
+from hpo.workspace import Workspace, find_workspace, open_workspace
+from storage import record_data_config
 from trainables import trainable_sources
 
 TRAIN = """
@@ -243,7 +238,7 @@ def test_before_anything_was_trained_other_data_are_taken(places: Places) -> Non
     """They may have been named, and the driver killed before it wrote the first epoch."""
     cut_off(places, n_reports=0)
     begun = find_workspace("mine", places)
-    record_data_trial(begun.study, 0)
+    record_data_config(begun.study, begun.tasks.trial(0, {}).config)
     begun.ledger.put(replace(begun.experiment, data_fingerprint="first"))
     (places.data / "data.txt").write_text(" second")
     with pytest.raises(KilledError):

@@ -357,8 +357,9 @@ class TrialDrive:
                 yield
         finally:
             if text := output.getvalue():
-                with (self._task.context.folder / OUTPUT_FILE).open("a", encoding="utf-8") as file:
-                    file.write(text)
+                file = self._task.context.folder / OUTPUT_FILE
+                with contextlib.suppress(OSError), file.open("a", encoding="utf-8") as opened:
+                    opened.write(text)  # a full disk costs what was printed, and no trial
 
 
 def _watched(context: TrialContext) -> TrialContext:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -16,7 +17,8 @@ from ray import cloudpickle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hpo.errors import UnfitEnvironmentError
-from hpo.execution.cluster import nodes_that_fit
+from hpo.execution.room import LOOK_S, nodes_that_fit, too_little
+from hpo.execution.stalls import NO_WORKER_S
 from hpo.spec import ResourcesSpec
 from hpo.tasks import TrialTask
 from trainables import DataError, Place, TrainableError, find_trainable, write_whole
@@ -50,7 +52,7 @@ def check_cluster(
     """
     gpu = resources.gpu
     asked: dict[Any, tuple[str, Place]] = {}
-    for node in nodes_that_fit(resources):
+    for node in _first_nodes(resources, say):
         probe = home / f".probe-{uuid.uuid4().hex}"
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         look = ray.remote(num_cpus=0, num_gpus=gpu, max_retries=0)(look_from_there())
@@ -76,6 +78,22 @@ def check_cluster(
         ray.cancel(answer, force=True)
     if machines:
         raise UnfitEnvironmentError(problems_text(machines))
+
+
+def _first_nodes(resources: ResourcesSpec, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Those that can hold a trial, as soon as there are any."""
+    is_told, deadline = False, time.monotonic() + NO_WORKER_S
+    while not (nodes := nodes_that_fit(resources)):
+        if not is_told:
+            say(f"{too_little(resources)}: waiting up to {NO_WORKER_S:.0f} s for one to join")
+            is_told = True
+        if time.monotonic() > deadline:
+            raise UnfitEnvironmentError(
+                f"{too_little(resources)}. No other one has joined within {NO_WORKER_S:.0f} s: "
+                "`ray status` tells why, or lower `resources` in the spec"
+            )
+        time.sleep(LOOK_S)
+    return nodes
 
 
 def look_from_there() -> Callable[[str, bytes], Told]:

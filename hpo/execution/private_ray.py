@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ray._private import ray_constants
 
 from hpo.environment import without_secrets
 
-TOKEN, TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+AUTH_MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 MAX_PLACE = 20
 """Characters: 87 more make the path of a socket, which may have 107."""
 
@@ -65,12 +66,18 @@ def start_private_ray(folder: str, **options: Any) -> None:
     Raises:
         Exception: what Ray raises if it does not start.
     """
-    if TOKEN_FILE not in os.environ:
-        # Ray asks for a token by itself, but would take the one in ~/.ray, which any other Ray of
-        # this user has, too, and which it has made for all to read.
-        os.environ.setdefault(TOKEN, secrets.token_hex(32))
+    # Ray would take the token of a cluster that is set here, which a whole team has, or the one in
+    # ~/.ray, which any other Ray of this user has, too, and which it has made for all to read.
+    os.environ.update({AUTH_MODE: "token", TOKEN: _own_token()})
+    os.environ.pop(TOKEN_FILE, None)
     with without_secrets(), _on_loopback():
         ray.init(address="local", _temp_dir=folder, **options)
+
+
+@cache
+def _own_token() -> str:
+    """One for this process, since Ray reads it once."""
+    return secrets.token_hex(32)
 
 
 @contextmanager

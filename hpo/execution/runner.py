@@ -13,6 +13,7 @@ from ray.tune import Callback, Stopper
 
 from hpo.errors import UnfitEnvironmentError
 from hpo.execution.actor import REPORT, TrialActor
+from hpo.execution.room import Room
 from hpo.execution.searcher import StageScheduler, TaskSearcher
 from hpo.execution.stalls import NO_WORKER_S, StallWatch
 from hpo.spec import ResourcesSpec
@@ -23,10 +24,10 @@ def run_stages(
     stages: Iterator[TaskSource],
     resources: ResourcesSpec,
     *,
-    concurrency: int,
+    room: Room,
     is_interrupted: Callable[[], bool],
 ) -> None:
-    """Run every task of every stage, ``concurrency`` at a time; returns early if interrupted.
+    """Run every task of every stage, as many at a time as there is room for, until interrupted.
 
     Trials that an interrupt stops are still RUNNING in the study: the caller requeues them.
 
@@ -34,7 +35,7 @@ def run_stages(
         UnfitEnvironmentError: if there is no worker for a long time.
         Exception: whatever a stage raised, e.g. because of its database.
     """
-    searcher = TaskSearcher(stages, concurrency)
+    searcher = TaskSearcher(stages, room.now)
 
     def must_stop() -> bool:
         return searcher.error is not None or is_interrupted()
@@ -43,14 +44,14 @@ def run_stages(
         searcher.error = searcher.error or UnfitEnvironmentError(no_worker_text(resources))
 
     # Ray would start one worker at a time; the searcher never asks ahead of its concurrency.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room.most)
     # Ray Tune insists on a folder; nothing in it is needed afterwards.
     with tempfile.TemporaryDirectory(prefix="hpo-ray-", ignore_cleanup_errors=True) as folder:
         tune.Tuner(
             tune.with_resources(TrialActor, {"cpu": resources.cpu, "gpu": resources.gpu}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=_WarmWorkers(searcher, concurrency),
+                scheduler=_WarmWorkers(searcher, room.most),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -76,9 +77,9 @@ class _WarmWorkers(StageScheduler):
     worker, all that follows would run on one.
     """
 
-    def __init__(self, searcher: TaskSearcher, concurrency: int) -> None:
+    def __init__(self, searcher: TaskSearcher, n_to_keep: int) -> None:
         super().__init__(searcher)
-        self._n_to_keep = concurrency
+        self._n_to_keep = n_to_keep
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A task is about to start; the first one says what a worker needs."""

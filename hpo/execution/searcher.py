@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,8 @@ class TaskSearcher(Searcher):
     in the iterator that yields them.
     """
 
-    def __init__(self, stages: Iterator[TaskSource], concurrency: int) -> None:
+    def __init__(self, stages: Iterator[TaskSource], concurrency: Callable[[], int]) -> None:
+        """``concurrency`` says how many tasks may run at a time; it may change its mind."""
         super().__init__()
         self._stages, self._concurrency = stages, concurrency
         self._stage: TaskSource | None = None
@@ -36,7 +37,7 @@ class TaskSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """Ray asks for a task: the next one, None for "ask again", or that there is no more."""
         with self._keeping_error():
-            if len(self._running) >= self._concurrency:
+            if len(self._running) >= self._concurrency():
                 self._ask_ahead()
                 return None
             while self.error is None:
@@ -56,7 +57,7 @@ class TaskSearcher(Searcher):
     def _ask_ahead(self) -> None:
         """While all workers are busy, think of what the next one that is free will do."""
         stage = self._stage
-        if stage is not None and stage.knows_ahead and len(self._ahead) < self._concurrency:
+        if stage is not None and stage.knows_ahead and len(self._ahead) < self._concurrency():
             task = stage.next_task()
             self._ahead += [] if task is None else [task]
 

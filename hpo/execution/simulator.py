@@ -116,7 +116,7 @@ def simulate(
         Exception: whatever a stage raised.
     """
     clock = clock or SimulatedClock()
-    searcher = TaskSearcher(stages, n_workers)
+    searcher = TaskSearcher(stages, lambda: n_workers)
     scheduler = StageScheduler(searcher)
     order = itertools.count()  # of two reports at one time, the one that was due first comes first
     due: list[tuple[float, int, _Run]] = []

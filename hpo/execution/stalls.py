@@ -11,6 +11,8 @@ from hpo.tasks import EpochReport, TrialTask
 MIN_PATIENCE_S = 300.0
 N_LONGEST = 20
 """So many times the longest epoch seen may the next one take."""
+UNKNOWN_PATIENCE_S = 86_400.0
+"""So long may a first epoch take where no other tells how long they are: a day is possible."""
 NO_WORKER_S = 600.0
 """So long a run waits while no worker runs at all: for nodes, or for others to leave them."""
 MAX_STEP_S = 1.0
@@ -35,8 +37,9 @@ class StallWatch:
 
     A task may be silent for its ``stall_timeout_s``. Without that its own epochs say how long; in
     its first epoch, which loads libraries and data, the first epochs of the others. Before anything
-    is known nobody is called stalled. What reports at its end alone, a retraining, may take as much
-    longer than the whole trainings before it; a range test comes first and is never judged.
+    is known, and of a range test, which comes first, it is a day. What reports at its end alone, a
+    retraining, may take as much longer than the whole trainings before it; where this start has
+    seen none nobody can tell.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -89,14 +92,15 @@ class StallWatch:
 
     def _patience_s(self, one: _Watched) -> float | None:
         """How long a task may be silent; None if nobody can tell."""
-        if one.task.purpose != "train":
+        if one.task.purpose == "find_lr":
+            return UNKNOWN_PATIENCE_S
+        if one.task.purpose == "finish":
             longest_s = self._longest_whole_s
-        elif one.task.stall_timeout_s is not None:
+            return max(MIN_PATIENCE_S, N_LONGEST * longest_s) if longest_s > 0 else None
+        if one.task.stall_timeout_s is not None:
             return one.task.stall_timeout_s
-        else:
-            longest_s = self._longest_first_s if one.longest_s is None else one.longest_s
-        is_known = longest_s > 0 and one.task.purpose != "find_lr"
-        return max(MIN_PATIENCE_S, N_LONGEST * longest_s) if is_known else None
+        longest_s = self._longest_first_s if one.longest_s is None else one.longest_s
+        return max(MIN_PATIENCE_S, N_LONGEST * longest_s) if longest_s > 0 else UNKNOWN_PATIENCE_S
 
 
 def _stalled(one: _Watched, silent_s: float, patience_s: float) -> EpochReport:

@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 from hpo.errors import NoSuccessfulTrialError
 from hpo.lineage import lineage_of
 from hpo.results.outcome import Finalist, Outcome, ranked_by_mean
-from hpo.tasks import EpochReport, TaskFactory, TaskList, TrialTask
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EpochReport, TaskList, TrialTask
 from storage import RerunRecord, is_infeasible
 
 Wanted = Sequence[tuple[Finalist, int]]

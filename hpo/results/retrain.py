@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from hpo.errors import NoSuccessfulTrialError
 from hpo.results.outcome import Finalist
-from hpo.tasks import EpochReport, TaskFactory, TaskList, TrialTask
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EpochReport, TaskList, TrialTask
 from storage import TestReading
 from trainables import PackedModel
 

@@ -31,7 +31,8 @@ from hpo.search.population import (
 from hpo.search.source import StudySource
 from hpo.search.space import ask
 from hpo.spec import ExperimentSpec, PbtSpec
-from hpo.tasks import EpochReport, TaskFactory, TrialTask
+from hpo.task_factory import TaskFactory
+from hpo.tasks import EpochReport, TrialTask
 from storage import EpochRecord, enqueue_with_past, put_intermediate_value
 from trainables import N_KEPT
 

@@ -20,7 +20,8 @@ from hpo.search.opening import enqueue_opening
 from hpo.search.space import ask
 from hpo.search.staged import is_of_opening, must_wait, named_search, search_sampler
 from hpo.spec import ExperimentSpec
-from hpo.tasks import N_RETRIES, TRACEBACK_FILE, EpochReport, TaskFactory, TrialTask, excesses
+from hpo.task_factory import TaskFactory
+from hpo.tasks import N_RETRIES, TRACEBACK_FILE, EpochReport, TrialTask, excesses
 from storage import (
     ANSWERED_BY,
     EpochRecord,
@@ -84,13 +85,13 @@ class StudySource:
         *,
         record_epoch: Callable[[EpochRecord], None],
         recorded_epochs: Callable[[int], Sequence[EpochRecord]] = lambda _: (),
-        record_fingerprint: Callable[[int, str, Sequence[str]], None] | None = None,
+        record_fingerprint: Callable[[Mapping[str, Any], str, Sequence[str]], None] | None = None,
         observers: Sequence[SearchObserver] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``recorded_epochs`` are those of a trial: it goes on behind them after an interruption.
 
-        ``record_fingerprint`` gets the number of the trial that tells it, the data's, and warnings,
+        ``record_fingerprint`` gets the config of the trial that tells it, the data's, and warnings,
         once; None if it is known. The time limit counts the seconds of ``clock``.
         """
         from hpo.search.schedulers import build_scheduler
@@ -247,7 +248,7 @@ class StudySource:
         """
         self._warn(task, report)
         if report.fingerprint is not None and self._record_fingerprint is not None:
-            self._record_fingerprint(task.number, report.fingerprint, report.warnings)
+            self._record_fingerprint(task.config, report.fingerprint, report.warnings)
             self._record_fingerprint = None
         if report.epoch == 1 + (0 if task.done is None else task.done.epoch):
             _put_facts(self._running[task.number], report)

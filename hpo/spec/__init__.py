@@ -37,6 +37,7 @@ from hpo.spec.parameters import (
     conditions,
     is_active,
 )
+from hpo.spec.refusals import refuse_population, refuse_several_objectives
 from hpo.spec.section import Scalar
 from hpo.spec.space_rules import check_params
 from hpo.spec.write import differences, spec_to_yaml
@@ -80,5 +81,7 @@ __all__ = [
     "load_spec",
     "parse_recorded_spec",
     "parse_spec",
+    "refuse_population",
+    "refuse_several_objectives",
     "spec_to_yaml",
 ]
