@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from pathspec import GitIgnoreSpec
 
@@ -17,10 +18,11 @@ LIMIT_MB = 100
 N_LARGEST = 5
 
 LEFT_OUT = frozenset(
-    {".git", ".venv", ".env", "__pycache__", "node_modules", ".ipynb_checkpoints", ".hypothesis"}
+    {".git", ".venv", "__pycache__", "node_modules", ".ipynb_checkpoints", ".hypothesis"}
     | {".mypy_cache", ".pytest_cache", ".ruff_cache"}
+    | {".env", ".netrc", ".pgpass", ".pypirc", ".aws", ".ssh"}
 )
-"""Wherever they stand: what is made anew, and what is secret."""
+"""Wherever they stand: what is made anew, and what is secret; of the latter `.env.*`, too."""
 LEFT_OUT_AT_TOP = frozenset({"runs", "data"})
 """Results, and data sets; a package of the user may have a folder of that name."""
 IGNORE_FILES = (".gitignore", ".rayignore")
@@ -46,7 +48,8 @@ class Upload:
 def upload_of(spec_path: Path, working_directory: Path) -> Upload:
     """The working directory; the folder of the spec if that lies elsewhere.
 
-    What ``.gitignore`` or ``.rayignore`` name stays here, but the spec goes in any case.
+    What ``.gitignore`` or ``.rayignore`` name stays here, those above it in its repository
+    included, but the spec goes in any case.
 
     Raises:
         UsageError: if it is too large; names the largest files. Or if something cannot be read.
@@ -55,7 +58,7 @@ def upload_of(spec_path: Path, working_directory: Path) -> Upload:
     if not spec_path.is_relative_to(root):
         root = spec_path.parent
     try:
-        files = sorted({*_files_of(root, root, ()), spec_path.relative_to(root)})
+        files = sorted({*_files_of(root, root, _rules_above(root)), spec_path.relative_to(root)})
         sizes = {file: (root / file).stat().st_size for file in files}
     except OSError as error:
         raise _unreadable(error) from None
@@ -101,17 +104,34 @@ def _unreadable(error: OSError) -> UsageError:
     )
 
 
-def _files_of(
-    folder: Path, root: Path, ignored: tuple[tuple[Path, GitIgnoreSpec], ...]
-) -> Iterator[Path]:
-    """Files below ``folder``, relative to ``root``; links to folders are not followed."""
-    ignored += tuple(
+Ignored: TypeAlias = tuple[tuple[Path, GitIgnoreSpec], ...]
+"""What is ignored below each of some folders."""
+
+
+def _rules_above(root: Path) -> Ignored:
+    """Of its repository; none if that ignores the folder itself, which was asked for."""
+    above = list(root.parents)
+    n_own = next((n for n, one in enumerate((root, *above)) if (one / ".git").exists()), 0)
+    rules = tuple(rule for folder in reversed(above[:n_own]) for rule in _rules_in(folder))
+    is_ignored = any(_matches(one, root.relative_to(top), True) for top, one in rules)
+    return () if is_ignored else rules
+
+
+def _rules_in(folder: Path) -> Ignored:
+    return tuple(
         (folder, GitIgnoreSpec.from_lines(file.read_text("utf-8", "replace").splitlines()))
         for file in (folder / name for name in IGNORE_FILES)
         if file.is_file()
     )
+
+
+def _files_of(folder: Path, root: Path, ignored: Ignored) -> Iterator[Path]:
+    """Files below ``folder``, relative to ``root``; links to folders are not followed."""
+    ignored += _rules_in(folder)
     for entry in folder.iterdir():
-        if entry.name in LEFT_OUT or (folder == root and entry.name in LEFT_OUT_AT_TOP):
+        if entry.name in LEFT_OUT or entry.name.startswith(".env."):
+            continue
+        if folder == root and entry.name in LEFT_OUT_AT_TOP:
             continue
         is_folder = entry.is_dir() and not entry.is_symlink()
         if any(_matches(rules, entry.relative_to(top), is_folder) for top, rules in ignored):

@@ -111,7 +111,8 @@ def look_at_cluster(
     tasks = workspace.tasks(next(iter(workspace.studies)))
     task = tasks.trial(0, first_config(tasks.spec, {}))
     with interrupt.at_once():
-        check_cluster(task, tasks.checkpoints or tasks.folder, tasks.spec.resources, progress.say)
+        home = workspace.places.checkpoints or tasks.folder
+        check_cluster(task, home, tasks.spec.resources, progress.say)
 
 
 def run_workers(

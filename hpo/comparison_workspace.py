@@ -238,7 +238,7 @@ class ComparisonWorkspace:
             import_paths=self.places.imports,
             folder=folder,
             data_dir=self.places.data,
-            checkpoints=self.places.checkpoints_of(folder),
+            checkpoints=self.places.checkpoints_of(folder, self.record.id),
         )
 
     def comparison(self) -> Comparison:

@@ -149,7 +149,7 @@ def look_at_cluster(
     tasks = task_factory(spec, places)
     task = tasks.trial(0, first_config(spec, {}))
     with interrupt.at_once():
-        check_cluster(task, tasks.checkpoints or tasks.folder, spec.resources, progress.say)
+        check_cluster(task, places.checkpoints or tasks.folder, spec.resources, progress.say)
 
 
 def run_workers(

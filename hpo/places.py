@@ -87,11 +87,21 @@ class Places:
             return self
         return replace(self, checkpoints=_checkpoint_place(uri))
 
-    def checkpoints_of(self, folder: Path) -> Place | None:
-        """What stands for a folder in `runs` where its checkpoints are concerned; None: itself."""
+    def checkpoints_of(self, folder: Path, record_id: str) -> Place | None:
+        """What stands for a folder in `runs` where its checkpoints are concerned; None: itself.
+
+        Args:
+            folder: of an experiment, or of one study of a comparison.
+            record_id: of the experiment or comparison: in a place that two databases share, each
+                may have one of that name.
+        """
         if self.checkpoints is None:
             return None
-        return self.checkpoints / str(folder.relative_to(self.runs))
+        return self.checkpoints / f"{folder.relative_to(self.runs)}-{record_id[:N_OF_ID]}"
+
+
+N_OF_ID = 8
+"""Characters of a record's id: enough that no two are equal."""
 
 
 def _checkpoint_place(text: str) -> Place:

@@ -63,9 +63,10 @@ class TrialTask:
     first report names the data; where ``known_data`` are no more what they were it is the last one,
     and names them as they are now. Configs that break a limit on what is known beforehand are not
     trained; ``time_limit_s`` ends a training at its next report, ``stall_timeout_s`` is how long it
-    may go without one; None if that is to be judged by its epochs. With ``runs_to_end`` no
-    scheduler is asked whether it goes on. ``metric`` is the first objective, ``other_objectives``
-    may follow; of several some may be known before training.
+    may go without one; None if that is to be judged by its epochs, or by ``whole_s``, how long the
+    longest whole training of this config has taken. With ``runs_to_end`` no scheduler is asked
+    whether it goes on. ``metric`` is the first objective, ``other_objectives`` may follow; of
+    several some may be known before training.
 
     ``known`` are the epochs that an earlier start has trained and reported. They are reported
     again, marked, so that whoever judges the trial sees all of it; then the training goes on. Or it
@@ -81,6 +82,7 @@ class TrialTask:
     constraints: Mapping[str, LimitSpec] = field(default_factory=dict)
     time_limit_s: float | None = None
     stall_timeout_s: float | None = None
+    whole_s: float = 0.0
     trainable: str
     import_paths: tuple[Path, ...]
     config: Mapping[str, Any]
@@ -131,7 +133,7 @@ class EpochReport:
         fail_reason: what failed and where, in one line.
         fail_place: exception type and code line; equal for failures of one cause.
         fail_cause: the kind of failure; None while there is none.
-        is_unfit: the data are missing or unreadable, whatever the config.
+        is_unfit: the data are missing or unreadable, or its machine is unfit, whatever the config.
         is_lost: its worker died before it could report; the trainable has said nothing of this.
         traceback: of the user's exception.
         fingerprint: of the trainable's data, if the task asked for it, or knows it.

@@ -108,12 +108,12 @@ def _remove(experiment: ExperimentRecord, ledger: Ledger, places: Places) -> Non
     Its trials' folders go first: a trainable would take what lies there for its own checkpoint.
     """
     storage = open_optuna_storage(places.storage_url)
-    folder = places.run_folder(experiment.name) / "trials"
-    remove_tree(folder)
+    folder = places.run_folder(experiment.name)
+    remove_tree(folder / "trials")
     if study_exists(storage, experiment.name):
         study = optuna.load_study(study_name=experiment.name, storage=storage)
         places = places.with_checkpoints(recorded_checkpoint_place(study))
-    if (checkpoints := places.checkpoints_of(folder)) is not None:
+    if (checkpoints := places.checkpoints_of(folder, experiment.id)) is not None:
         remove_tree(checkpoints)
     if study_exists(storage, experiment.name):
         optuna.delete_study(study_name=experiment.name, storage=storage)
@@ -252,19 +252,19 @@ def laid_out(
         experiment=experiment,
         study=study,
         ledger=ledger,
-        tasks=task_factory(spec, places),
+        tasks=task_factory(spec, places, experiment.id),
     )
 
 
-def task_factory(spec: ExperimentSpec, places: Places) -> TaskFactory:
-    """What makes the tasks of an experiment."""
+def task_factory(spec: ExperimentSpec, places: Places, record_id: str = "") -> TaskFactory:
+    """What makes the tasks of an experiment; ``record_id`` is empty as long as there is none."""
     folder = places.run_folder(spec.name)
     return TaskFactory(
         spec=spec,
         import_paths=places.imports,
         folder=folder,
         data_dir=places.data,
-        checkpoints=places.checkpoints_of(folder),
+        checkpoints=places.checkpoints_of(folder, record_id),
     )
 
 

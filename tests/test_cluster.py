@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import subprocess
 import sys
 
 import pytest
+from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+from ray.experimental.internal_kv import _internal_kv_get
 
 from hpo.execution.cluster import no_start_text
-from hpo.execution.room import n_trials_on
+from hpo.execution.room import asked_for, n_trials_on
 from hpo.spec import ResourcesSpec
 
 START = """
@@ -38,6 +42,23 @@ def test_a_ray_that_is_too_slow_is_told_without_a_traceback() -> None:
     assert "Ray does not start (RAY_ADDRESS=local): " in done.stdout
     assert "try again when it has less to do" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_machines_are_asked_for_while_a_run_wants_them_and_let_go_after(ray_address: str) -> None:
+    """Of Ray's autoscaler, which reads the wish where it is read here."""
+    with asked_for(ResourcesSpec(cpu=2), 3):
+        assert wish() == [{"CPU": 2}] * 3
+    assert wish() == []
+    with contextlib.suppress(KeyError), asked_for(ResourcesSpec(gpu=0.5), 1):
+        assert wish() == [{"CPU": 1, "GPU": 0.5}]
+        raise KeyError
+    assert wish() == []
+
+
+def wish() -> list[dict[str, float]]:
+    written = _internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL)
+    bundles: list[dict[str, float]] = json.loads(written)
+    return bundles
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,11 @@ def test_a_kill_by_the_kernel_is_told_from_its_count(
     file.write_text("oom_kill 8\n")
     assert workers.report_of(DIED).fail_cause == "out_of_memory"
     assert workers.report_of(DIED).fail_cause == "worker_died"
+    for n, (address, cause) in enumerate(
+        {"127.0.0.2": "out_of_memory", "192.0.2.1": "worker_died"}.items(), start=9
+    ):  # the kernel of another machine cannot be asked
+        file.write_text(f"oom_kill {n}\n")
+        assert workers.report_of(f"{DIED}\n\tip: {address}\n").fail_cause == cause
 
 
 # --- under Ray ---

@@ -206,14 +206,32 @@ def test_where_checkpoints_are_kept_is_remembered_and_audited(
     given = replace(Places.of(tmp_path, {}), checkpoints=home)
     begun = open_workspace(branin(), given, None)
     begun.study.add_trial(create_trial(value=1.0))
-    place = home / "branin" / "trials" / "00000" / "checkpoints"
-    write_whole(place / "00001.pt", b"left behind")
+    place = begun.tasks.checkpoint_home(0)
+    assert str(place).startswith(f"{home}/branin-")
+    write_whole(place / "checkpoints" / "00001.pt", b"left behind")
     later = find_workspace("branin", Places.of(tmp_path, {}))
     assert later.places == begun.places
     left = [one for one in file_differences(later, later.outcome()) if one.trial == 0]
     assert [one.found for one in left] == ["1 of a trial that has ended"]
     mend(later, left)
     assert list(file_differences(later, later.outcome())) == []
+
+
+def test_two_databases_may_share_a_place_and_a_name(
+    home: Place, tmp_path: Path, branin: Callable[..., ExperimentSpec]
+) -> None:
+    """Neither takes the other's checkpoints for its own, or removes them."""
+    mine, theirs = (
+        open_workspace(branin(), replace(Places.of(tmp_path / one, {}), checkpoints=home), None)
+        for one in ("mine", "theirs")
+    )
+    for workspace in (mine, theirs):
+        write_whole(workspace.tasks.checkpoint_home(0) / "checkpoints" / "00001.pt", b"kept")
+    mine.tasks.remove_checkpoints([0])
+    assert mine.tasks.kept_checkpoints([0]) == {}
+    assert theirs.tasks.kept_checkpoints([0]) == {0: 1}
+    open_workspace(branin(), mine.places, None)  # begun anew, since no trial has ended
+    assert theirs.tasks.kept_checkpoints([0]) == {0: 1}
 
 
 @pytest.mark.parametrize(
@@ -241,8 +259,10 @@ def test_places_of_checkpoints(tmp_path: Path) -> None:
     assert place_of("gs://bucket/name/") == StoredPath("gs", "bucket/name")
     places = Places.of(tmp_path, {"HPO_CHECKPOINTS": "s3://bucket/hpo", "HPO_RUNS": "/shared/runs"})
     assert places.runs == Path("/shared/runs")
-    assert str(places.checkpoints_of(places.run_folder("cnn"))) == "s3://bucket/hpo/cnn"
-    assert Places.of(tmp_path, {}).checkpoints_of(tmp_path / "runs") is None
+    assert str(places.checkpoints_of(places.run_folder("cnn"), "0123456789ab")) == (
+        "s3://bucket/hpo/cnn-01234567"
+    )
+    assert Places.of(tmp_path, {}).checkpoints_of(tmp_path / "runs", "0123") is None
 
 
 def test_a_file_is_written_whole_into_a_place(home: Place) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import pytest
-import sqlalchemy as sa
+from canary import ask_ray, command_lines, readable, rows_of
 from commands import Shell
 from conftest import BRANIN
 from gate import Gate, halt
@@ -23,6 +25,7 @@ from postgresql import PASSWORD, PostgreSQL
 
 from hpo.execution.private_ray import private_folder
 
+KNOWN = "a-token-that-others-know-by-now"
 WATCHED = '''
 def train(config, trial):
     """Halts at the test's `Gate` in trial 1."""
@@ -43,17 +46,6 @@ concurrency: 1
 finalists: {k: 1, n_seeds: 1}
 """
 
-# All that Ray's head knows of jobs, actors and environments, to who may ask it.
-ASK_RAY = """
-import sys
-from ray._raylet import GcsClient
-client = GcsClient(address=sys.argv[1])
-print(client.get_all_job_info())
-for namespace in (None, b"fun", b"job", b"cluster", b"tracing", b"session", b"dashboard"):
-    for key in client.internal_kv_keys(b"", namespace):
-        print(key, client.internal_kv_get(key, namespace))
-"""
-
 
 @dataclass
 class Watched:
@@ -67,7 +59,7 @@ class Watched:
         ray_folder: of Ray's files.
         ray_files: what was in them.
         head: what Ray's head says to who has the token.
-        stranger: what it says to who has none.
+        strangers: what it says to who has another one.
         reached: those of its ports that answered at another address of this machine.
     """
 
@@ -79,7 +71,7 @@ class Watched:
     ray_folder_mode: int = 0
     ray_files: dict[Path, bytes] = field(default_factory=dict)
     head: str = ""
-    stranger: subprocess.CompletedProcess[str] | None = None
+    strangers: list[subprocess.CompletedProcess[str]] = field(default_factory=list)
     reached: list[int] = field(default_factory=list)
     stdout: str = ""
     stderr: str = ""
@@ -110,6 +102,8 @@ def watched(alone: Shell, databases: tuple[str, str]) -> Iterator[Watched]:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("HPO_STORAGE_URL", databases[0])
         patch.setenv("MLFLOW_TRACKING_URI", databases[1])
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # of another cluster, whose token others know
+        patch.setenv("RAY_AUTH_TOKEN", KNOWN)
         process = alone.start("run", "watched.yaml")
     gate.wait_for(process)
     try:
@@ -131,8 +125,7 @@ def look_at(driver: psutil.Process, seen: Watched) -> None:
                 seen.listening.add((address_in(connection.laddr.ip), connection.laddr.port))
             elif connection.raddr:
                 seen.connected.add(address_in(connection.raddr.ip))
-    for process in psutil.process_iter():
-        seen.command_lines += readable(Path(f"/proc/{process.pid}/cmdline"))
+    seen.command_lines = command_lines()
     for process in started:
         seen.environments += readable(Path(f"/proc/{process.pid}/environ"))
     raylet = next(process for process in started if process.name() == "raylet")
@@ -148,32 +141,13 @@ def look_at(driver: psutil.Process, seen: Watched) -> None:
     token = re.search(rb"RAY_AUTH_TOKEN=(\w+)", b"".join(seen.environments))
     assert token is not None
     seen.head = ask_ray(address[1], token=token[1].decode()).stdout
-    seen.stranger = ask_ray(address[1], token="0" * 64)
+    seen.strangers = [ask_ray(address[1], token=one) for one in ("0" * 64, KNOWN)]
     seen.reached = [port for _, port in seen.listening if answers_elsewhere(port)]
 
 
 def address_in(ip: str) -> str:
     """An IPv4 address that a socket of IPv6 writes in its own way."""
     return ip.removeprefix("::ffff:")
-
-
-def readable(path: Path) -> list[bytes]:
-    """A file that may be gone by now."""
-    try:
-        return [path.read_bytes()]
-    except (OSError, ProcessLookupError):
-        return []
-
-
-def ask_ray(address: str, *, token: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    return subprocess.run(
-        [sys.executable, "-c", ASK_RAY, address],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def answers_elsewhere(port: int) -> bool:
@@ -209,10 +183,11 @@ def test_nothing_outside_is_connected_to(watched: Watched) -> None:
 
 def test_ray_answers_nobody_without_the_token(watched: Watched) -> None:
     assert "WATCHED" in watched.head or "job_id" in watched.head
-    assert watched.stranger is not None
-    assert watched.stranger.returncode != 0
-    assert "job_id" not in watched.stranger.stdout
-    assert re.search("(?i)unauthenticated|token", watched.stranger.stderr)
+    assert len(watched.strangers) == 2
+    for stranger in watched.strangers:
+        assert stranger.returncode != 0
+        assert "job_id" not in stranger.stdout
+        assert re.search("(?i)unauthenticated|token", stranger.stderr)
 
 
 def test_files_of_ray_are_private_and_go_with_the_run(watched: Watched) -> None:
@@ -239,18 +214,33 @@ def test_the_password_is_nowhere(
         assert not [row for row in rows if PASSWORD in row]
 
 
-def rows_of(url: str) -> list[str]:
-    """All that is in a database."""
-    engine, metadata = sa.create_engine(url), sa.MetaData()
-    metadata.reflect(engine)
-    with engine.connect() as connection:
-        found = [
-            f"{table.name}: {row}"
-            for table in metadata.tables.values()
-            for row in connection.execute(sa.select(table))
-        ]
-    engine.dispose()
-    return found
+def test_the_password_is_in_no_comparison_and_no_dashboard(
+    watched: Watched, alone: Shell, databases: tuple[str, str]
+) -> None:
+    alone.write("compared.yaml", BRANIN.replace("name: branin", "name: compared"))
+    there = {"HPO_STORAGE_URL": databases[0], "MLFLOW_TRACKING_URI": databases[1]}
+    options = ("--samplers", "random,tpe", "--seeds", "2", "--trials", "2", "--json")
+    compared = alone.hpo("compare", "compared.yaml", *options, **there)
+    assert compared.returncode == 0, compared.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in there.items():
+            patch.setenv(name, value)
+        dashboard = alone.start("dashboard", "watched", "--port", "0")
+    assert dashboard.stdout is not None
+    told = [compared.stdout, compared.stderr, dashboard.stdout.readline()]
+    root = told[-1].partition("/dashboard")[0]
+    for page in ("/dashboard", "/api/studies", "/api/meta"):
+        with urllib.request.urlopen(f"{root}{page}", timeout=60) as answer:  # noqa: S310
+            told.append(answer.read().decode())
+    assert not [line for line in command_lines() if PASSWORD.encode() in line]
+    dashboard.send_signal(signal.SIGINT)
+    told += dashboard.communicate(timeout=60)
+    assert '"study_name": "watched"' in "".join(told)
+    assert not [text for text in told if PASSWORD in text]
+    files = [path for path in alone.folder.rglob("*") if path.is_file()]
+    assert "results.json" in {path.name for path in files}
+    assert [path for path in files if PASSWORD.encode() in path.read_bytes()] == []
+    assert [row for row in rows_of(databases[0]) if PASSWORD in row] == []
 
 
 def test_a_wrong_password_is_told_and_not_shown(alone: Shell, databases: tuple[str, str]) -> None:

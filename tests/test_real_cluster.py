@@ -16,10 +16,12 @@ from pathlib import Path
 
 import optuna
 import pytest
+from canary import ask_ray, command_lines, rows_of
 from gate import Gate, halt
+from postgresql import PASSWORD, PostgreSQL
 from ray_nodes import Node, RayCluster
 
-from storage import Ledger, open_engine
+from storage import Ledger, open_engine, open_optuna_storage
 
 PATIENCE_S = 600
 """Only a test that hangs waits as long."""
@@ -64,10 +66,11 @@ finalists: {k: 1, n_seeds: 1, confirmations: 0}
 
 @dataclass
 class Team:
-    """A user's folder, a cluster, and the folder that all its machines share."""
+    """A user's folder, a cluster, the folder that all its machines share, and its database."""
 
     folder: Path
     cluster: RayCluster
+    database: str
 
     @property
     def runs(self) -> Path:
@@ -106,13 +109,12 @@ class Team:
 
     def check(self, name: str) -> None:
         """The budget is spent to the trial, nothing runs, and each epoch is recorded once."""
-        url = f"sqlite:///{self.runs}/hpo.db"
-        study = optuna.load_study(study_name=name, storage=url)
+        study = optuna.load_study(study_name=name, storage=open_optuna_storage(self.database))
         assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4
         for trial in study.trials:
             assert trial.value == pytest.approx(3 * trial.params["x"])
             assert list(trial.intermediate_values) == [1, 2, 3]
-        ledger = Ledger(open_engine(url))
+        ledger = Ledger(open_engine(self.database))
         experiment = ledger.find(name)
         assert experiment is not None
         assert experiment.finished_at is not None
@@ -122,14 +124,19 @@ class Team:
 
 
 @pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+def team(tmp_path_factory: pytest.TempPathFactory, postgresql: PostgreSQL) -> Iterator[Team]:
     folder = tmp_path_factory.mktemp("team")
     shared, user = folder / "shared", folder / "user"
     user.mkdir()
     source = TRAINABLE.replace("HALT", halt(folder)).replace("FOLDER", str(folder))
     (user / "halts_on_cluster.py").write_text(source, encoding="utf-8")
     (user / "shared.yaml").write_text(SPEC, encoding="utf-8")
-    places = {"HPO_RUNS": f"{shared}/runs", "HPO_DATA": f"{shared}/data"}
+    places = {
+        "HPO_STORAGE_URL": postgresql.new("team"),
+        "HPO_CHECKPOINTS": f"{shared}/kept",
+        "HPO_RUNS": f"{shared}/runs",
+        "HPO_DATA": f"{shared}/data",
+    }
     # `python` of a job is the one of whoever has started the head.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     cluster = RayCluster({**places, "PATH": path})
@@ -137,7 +144,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         cluster.start_head()
         for _ in range(2):
             cluster.start_worker()
-        yield Team(folder, cluster)
+        yield Team(folder, cluster, places["HPO_STORAGE_URL"])
     finally:
         cluster.close()
 
@@ -173,6 +180,7 @@ def test_a_job_is_followed_left_alone_stopped_gone_on_with_and_survives_a_lost_w
         second = team.at_cluster("submit", "shared.yaml")
         gate.wait_for(second)
         assert team.trained("shared")[-1][:2] == ("00001", 3)  # and not epoch 1 again
+        the_password_is_nowhere(team)
         node = team.node_of_trial_1("shared")
         gate.open()
         node.kill()
@@ -183,6 +191,21 @@ def test_a_job_is_followed_left_alone_stopped_gone_on_with_and_survives_a_lost_w
     team.check("shared")
     epochs = Counter(epoch for trial, epoch, _ in team.trained("shared") if trial == "00001")
     assert epochs == {1: 1, 2: 2, 3: 2}  # it was cut off twice, and lost no checkpoint
+
+
+def the_password_is_nowhere(team: Team) -> None:
+    """Of the database, which stands in the environment of the cluster, while a job runs there."""
+    code, listed, _ = team.hpo("jobs", "list", "--json")
+    assert code == 0
+    head = ask_ray(team.cluster.address, token=team.cluster.token).stdout
+    assert "hpo-shared-2" in head
+    assert PASSWORD not in head + listed
+    assert not [line for line in command_lines() if PASSWORD.encode() in line]
+    folders = (team.folder, team.cluster.folder)
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    assert {"raylet.out", "shared.yaml", "spec.yaml"} <= {file.name for file in files}
+    assert [file for file in files if PASSWORD.encode() in file.read_bytes()] == []
+    assert [row for row in rows_of(team.database) if PASSWORD in row] == []
 
 
 def list_and_stop(team: Team) -> None:
@@ -207,7 +230,14 @@ def list_and_stop(team: Team) -> None:
 def test_what_the_machines_lack_is_told_and_the_exit_code_of_the_run_is_that_of_submit(
     team: Team,
 ) -> None:
-    """The driver can import it, the workers cannot."""
+    """The driver can import it, the workers cannot. Somebody else's job is called like this one."""
+    job = ("job", "submit", "--submission-id", "hpo-lacking", "--", "true")
+    subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", *job],
+        env={**team.cluster.environment, "RAY_ADDRESS": team.cluster.dashboard},
+        check=True,
+        capture_output=True,
+    )
     (team.folder / "user" / "needs_more.py").write_text(NEEDS_MORE, encoding="utf-8")
     code, stdout, stderr = team.hpo(
         *("submit", "shared.yaml", "-o", "trainable=needs_more:train", "--name", "lacking")
@@ -215,14 +245,43 @@ def test_what_the_machines_lack_is_told_and_the_exit_code_of_the_run_is_that_of_
     assert code == 5
     assert "no trial can run on the cluster as it is, 1 problem:" in stdout
     assert re.search(r"127\.0\.0\.[23]: trainable: module 'needs_more' .* libmore\.so", stdout)
-    assert "hpo-lacking ended with exit code 5" in stderr
+    assert "hpo-lacking-2 ended with exit code 5" in stderr
     assert not (team.runs / "lacking" / "spec.yaml").exists()
 
 
-def test_when_the_head_is_lost_a_new_cluster_finishes_the_study(team: Team) -> None:
-    """Database and folder are all that it needs: the driver was lost with the head.
+ROOM = """
+import time
+import ray
+from hpo.execution import Room
+from hpo.spec import ResourcesSpec
 
-    Its worker joins when the run has begun.
+ray.init(log_to_driver=False)
+room = Room(ResourcesSpec(), None)
+while True:
+    print(room.now(), flush=True)
+    time.sleep(0.5)
+"""
+
+
+def test_a_machine_that_joins_in_the_middle_of_a_run_makes_room(team: Team) -> None:
+    watching = subprocess.Popen(
+        [sys.executable, "-c", ROOM],
+        env={**team.cluster.environment, "RAY_ADDRESS": team.cluster.address},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert watching.stdout is not None
+    before = int(watching.stdout.readline())
+    team.cluster.start_worker()
+    assert next(n for n in map(int, watching.stdout) if n != before) == before + 1
+    watching.kill()
+    watching.wait()
+
+
+def test_when_the_head_is_lost_a_new_cluster_finishes_the_study(team: Team) -> None:
+    """Database and checkpoints are all that it needs: the driver was lost with the head.
+
+    What lay in the folder of results is lost, too. Its worker joins when the run has begun.
     """
     with gate_of(team) as gate:
         job = team.at_cluster("submit", "shared.yaml", "--name", "moved", "--no-wait")
@@ -235,19 +294,24 @@ def test_when_the_head_is_lost_a_new_cluster_finishes_the_study(team: Team) -> N
         assert follower.returncode == 5
         assert "Traceback" not in stderr
         gate.open()
-        with closing(RayCluster(team.cluster.environment)) as cluster:
+        runs = team.folder / "new" / "runs"
+        environment = {**team.cluster.environment, "HPO_RUNS": str(runs)}
+        team.runs.rename(team.folder / "lost")
+        with closing(RayCluster(environment)) as cluster:
             cluster.start_head(dashboard=False)
             run = ("run", "shared.yaml", "-o", "name=moved", "--begin-or-resume")
-            refused = team.start(*run, RAY_ADDRESS=cluster.address)
+            there = {"HPO_RUNS": str(runs), "RAY_ADDRESS": cluster.address}
+            refused = team.start(*run, **there)
             _, stderr = refused.communicate(timeout=PATIENCE_S)
             assert refused.returncode == 5
             assert "If machines join when they are asked for" in stderr
-            process = team.start(*run, "-o", "concurrency=2", RAY_ADDRESS=cluster.address)
+            process = team.start(*run, "-o", "concurrency=2", **there)
             assert process.stderr is not None
             assert any("for one to join" in line for line in process.stderr)
             cluster.start_worker()
             stdout, stderr = process.communicate(timeout=PATIENCE_S)
             assert process.returncode == 0, stderr
     team.check("moved")
+    assert {"report.html", "spec.yaml"} < {file.name for file in (runs / "moved").iterdir()}
     epochs = Counter(epoch for trial, epoch, _ in team.trained("moved") if trial == "00001")
     assert epochs == {1: 1, 2: 2, 3: 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from pathlib import Path
 
@@ -18,9 +19,12 @@ from hpo.execution.stalls import (
     UNKNOWN_PATIENCE_S,
     StallWatch,
 )
+from hpo.results import retrain_task
+from hpo.results.outcome import Finalist
 from hpo.spec import parse_spec
 from hpo.task_factory import TaskFactory
 from hpo.tasks import EpochReport, TrialTask
+from storage import RerunRecord
 
 
 class Clock:
@@ -141,6 +145,26 @@ def test_a_retraining_is_judged_by_whole_trainings() -> None:
     assert driver.stalled_after(100_000) == N_LONGEST * 100 + 1
 
 
+def test_a_retraining_after_a_resume_is_judged_by_those_that_are_recorded() -> None:
+    """This start has seen no training: the winner's re-runs were trained by the one before it."""
+    driver = Driver()
+    again = RerunRecord(
+        trial_number=0,
+        seed_index=0,
+        seed=1,
+        value=1.0,
+        fail_reason=None,
+        seconds=200.0,
+        finished_at=dt.datetime(2026, 1, 1),
+    )
+    winner = Finalist(number=0, params={}, search_value=1.0, reruns=(again,), n_seeds=1)
+    stage = retrain_task(winner, driver.tasks, lambda *_: None, lambda _: None)
+    retraining = stage.next_task()
+    assert retraining is not None
+    driver.watch.started("a", retraining)
+    assert driver.stalled_after(100_000) == N_LONGEST * 200 + 1
+
+
 def test_while_the_driver_is_held_up_nobody_is_to_blame() -> None:
     """By a database that is locked, say: what the workers report meanwhile is not read."""
     driver = Driver()
@@ -166,6 +190,7 @@ def test_a_run_without_a_worker_is_without_one_after_a_while() -> None:
 # --- under Ray ---
 
 WAITING = """
+import datetime as dt
 import os
 
 def train(config, trial):

@@ -44,6 +44,7 @@ def folder(tmp_path: Path) -> Path:
         *(".git/config", "data/images.bin", "runs/sent/report.html", ".venv/bin/python", ".env"),
         *("package/__pycache__/x.pyc", "env/pyvenv.cfg", "env/lib/torch.so", "big/table.csv"),
         *("package/.ipynb_checkpoints/x.py", "notes/secret.txt", "notes/open.txt"),
+        *(".env.production", "package/.netrc", ".aws/credentials", "notes/.pgpass"),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name, encoding="utf-8")
@@ -74,6 +75,21 @@ def test_data_results_environments_and_what_is_ignored_stay_here(folder: Path) -
 def test_a_spec_elsewhere_brings_its_own_folder(folder: Path, tmp_path_factory: Any) -> None:
     upload = upload_of(folder / "sent.yaml", tmp_path_factory.mktemp("elsewhere"))
     assert upload.root == folder
+
+
+def test_what_its_repository_ignores_stays_here_unless_that_is_the_folder_itself(
+    folder: Path,
+) -> None:
+    (folder / ".gitignore").write_text("/notes/mi*.txt\n*.csv\nattic/\n", encoding="utf-8")
+    for name in ("notes/mine.txt", "notes/deep/table.csv", "attic/code.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name, encoding="utf-8")
+    for place in ("notes", "attic"):
+        (folder / place / "here.yaml").write_text(SPEC, encoding="utf-8")
+    notes = upload_of(folder / "notes" / "here.yaml", folder / "notes")
+    assert [str(file) for file in notes.files] == [".gitignore", "here.yaml", "open.txt"]
+    attic = upload_of(folder / "attic" / "here.yaml", folder / "attic")
+    assert [str(file) for file in attic.files] == ["code.py", "here.yaml"]
 
 
 def test_links_out_of_the_folder_are_not_followed(folder: Path, tmp_path_factory: Any) -> None:

@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 import re
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -274,10 +275,29 @@ def test_a_trainable_that_yields_nothing_has_failed(
     assert "yielded no metrics at all" in report.fail_reason
 
 
-def test_a_trainable_that_is_not_there_fails_in_the_worker_too(tmp_path: Path) -> None:
-    report = TrialDrive(task_of("gone", tmp_path)).next_report()
-    assert report.ending == "failed"
-    assert "no module 'gone'" in report.fail_reason
+def test_a_machine_on_which_no_trial_can_begin_is_named_and_no_trial_blamed(
+    write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    """The driver has looked before: it is this machine that lacks something."""
+    gone = TrialDrive(task_of("gone", tmp_path)).next_report()
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    nowhere = task_of(write_module(STEPS), tmp_path)
+    context = replace(nowhere.context, folder=tmp_path / "file" / "trial")
+    unwritable = TrialDrive(replace(nowhere, context=context)).next_report()
+    for report, reason in ((gone, "no module 'gone'"), (unwritable, "Not a directory")):
+        assert (report.ending, report.is_unfit, report.fail_cause) == ("failed", True, None)
+        assert f"no trial can run on {socket.gethostname()}: " in report.fail_reason
+        assert reason in report.fail_reason
+        assert "--resume" in report.fail_reason
+
+
+def test_what_a_trial_prints_is_lost_before_the_trial_is(
+    drive: Callable[..., list[EpochReport]], tmp_path: Path
+) -> None:
+    """Where it should be kept nothing can be written, since the disk is full, say."""
+    (tmp_path / "trial" / OUTPUT_FILE).mkdir(parents=True)
+    *_, report = drive("def train(config, trial):\n print('hello')\n return 1.0")
+    assert (report.ending, report.metrics) == ("complete", {"loss": 1.0})
 
 
 def test_failures_of_one_cause_have_one_place_and_others_another(

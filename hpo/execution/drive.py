@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import socket
 import sys
 import sysconfig
 import time
@@ -21,6 +22,7 @@ from trainables import (
     LrRangeTest,
     Segment,
     Trainable,
+    TrainableError,
     TrialContext,
     find_trainable,
     pack,
@@ -55,6 +57,10 @@ class InfeasibleConfigError(Exception):
 
 class OtherDataError(Exception):
     """The data are no more what they were when the search began."""
+
+
+class UnfitMachineError(Exception):
+    """No trial can run on this machine; what it lacks is named, and the machine."""
 
 
 class TrialDrive:
@@ -266,8 +272,14 @@ class TrialDrive:
         return replace(self._last, lr_range_test=test)
 
     def _found(self) -> Trainable:
-        self._task.context.folder.mkdir(parents=True, exist_ok=True)
-        trainable = find_trainable(self._task.trainable, self._task.import_paths)
+        try:
+            self._task.context.folder.mkdir(parents=True, exist_ok=True)
+            trainable = find_trainable(self._task.trainable, self._task.import_paths)
+        except (OSError, TrainableError) as error:  # the driver has looked: it is the machine
+            raise UnfitMachineError(
+                f"no trial can run on {socket.gethostname()}: {str(error).rstrip('.')}. What is "
+                "finished is kept; mend that machine or take it away, then go on with --resume"
+            ) from error
         self._refuse_other_data(trainable)
         return trainable
 
@@ -324,7 +336,7 @@ class TrialDrive:
                 fail_cause="infeasible",
                 facts=self._facts,
             )
-        if isinstance(error, DataError | OtherDataError):
+        if isinstance(error, DataError | OtherDataError | UnfitMachineError):
             return replace(
                 self._last,
                 ending="failed",

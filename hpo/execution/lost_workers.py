@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+from ray.util import get_node_ip_address
 
 from hpo.tasks import EpochReport, lost
 
@@ -10,6 +13,7 @@ VMSTAT = Path("/proc/vmstat")
 LOW_ON_MEMORY = "low on memory"
 """Of Ray's memory monitor. Its words for any other death name "the OOM killer" as a guess."""
 NODE_DIED = "node has died"
+WORKERS_ADDRESS = re.compile(r"^\s*ip: (\S+)$", re.MULTILINE)
 
 
 class LostWorkers:
@@ -31,9 +35,15 @@ class LostWorkers:
             return lost("the node died that its worker was on")
         if "Traceback" in error or "died" not in error:
             return lost(f"its worker failed: {_last_line(error)}")
-        if self._n_oom_kills > n_before:
+        if self._n_oom_kills > n_before and _was_here(error):
             return lost("the kernel killed its worker for want of memory", "out_of_memory")
         return lost("its worker died; want of memory is the usual cause")
+
+
+def _was_here(error: str) -> bool:
+    """Whether the worker was on this machine, the only one whose kernel can be asked."""
+    named = WORKERS_ADDRESS.search(error)
+    return named is None or named[1].startswith("127.") or named[1] == get_node_ip_address()
 
 
 def n_oom_kills() -> int:

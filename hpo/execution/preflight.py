@@ -8,6 +8,7 @@ import urllib.request
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -26,9 +27,8 @@ from trainables import DataError, Place, TrainableError, find_trainable, write_w
 PACKAGE = "hpo-platform"
 PATIENCE_S = 25
 """After that what the others have said is enough: a trial can run on those that are well."""
-LAST_PATIENCE_S = 120
-"""On a machine that is busy a worker may take a minute to import torch: no reason to refuse it."""
 SERVER_PATIENCE_S = 5
+N_READERS = 16
 N_SHOWN = 3
 """Machines that are named for one problem."""
 
@@ -63,15 +63,17 @@ def check_cluster(
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_S)
     names = _names([asked[answer][0] for answer in late])
     if late and not ready:
-        say(f"{names}: no answer after {PATIENCE_S} s; waiting up to {LAST_PATIENCE_S} s in all")
-        ready, late = ray.wait(late, num_returns=1, timeout=LAST_PATIENCE_S - PATIENCE_S)
+        # Others may have all GPUs, or so much to do that to import torch takes a minute.
+        say(f"{names}: no answer after {PATIENCE_S} s; waiting up to {NO_WORKER_S:.0f} s in all")
+        ready, late = ray.wait(late, num_returns=1, timeout=NO_WORKER_S - PATIENCE_S)
     elif late:
         say(f"warning: {names}: no answer after {PATIENCE_S} s; the others were asked")
     machines: defaultdict[str, list[str]] = defaultdict(list)
-    for answer in ready:
-        machine, probe = asked[answer]
-        for problem in _problems_told(answer, probe):
-            machines[problem].append(machine)
+    with ThreadPoolExecutor(N_READERS) as readers:  # a store takes its time for each
+        told = readers.map(_problems_told, ready, (asked[answer][1] for answer in ready))
+        for answer, problems in zip(ready, told, strict=True):
+            for problem in problems:
+                machines[problem].append(asked[answer][0])
     for answer in late:
         if not ready:
             machines[_no_answer_text(gpu)].append(asked[answer][0])
@@ -114,10 +116,13 @@ def look_from_there() -> Callable[[str, bytes], Told]:
         if there != wanted:
             other = f"hpo-platform {there}, but the driver has {wanted}"
             return [f"{other}; install the same everywhere"], False
+        import os
         import pickle
 
+        from hpo.environment import PRIVATE
         from hpo.execution.preflight import problems_here
 
+        os.umask(PRIVATE)  # it may be the first to make the experiment's folder
         return problems_here(*pickle.loads(payload))  # noqa: S301  the driver's own
 
     return look
@@ -200,7 +205,7 @@ def _unseen(probe: Place) -> list[str]:
 
 def _no_answer_text(gpu: float) -> str:
     waits = f"busy (a trial asks for gpu={gpu:g})" if gpu else "busy"
-    return f"no answer within {LAST_PATIENCE_S} s: {waits} or not reachable; `ray status` tells"
+    return f"no answer within {NO_WORKER_S:.0f} s: {waits} or not reachable; `ray status` tells"
 
 
 def problems_text(machines: Mapping[str, list[str]]) -> str:

@@ -15,12 +15,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from hpo.environment import without_secrets
 
@@ -68,16 +68,12 @@ def start_private_ray(folder: str, **options: Any) -> None:
     """
     # Ray would take the token of a cluster that is set here, which a whole team has, or the one in
     # ~/.ray, which any other Ray of this user has, too, and which it has made for all to read.
-    os.environ.update({AUTH_MODE: "token", TOKEN: _own_token()})
+    os.environ.update({AUTH_MODE: "token", TOKEN: secrets.token_hex(32)})
     os.environ.pop(TOKEN_FILE, None)
+    Config.initialize("")  # both were read when Ray was imported
+    AuthenticationTokenLoader.instance().reset_cache()
     with without_secrets(), _on_loopback():
         ray.init(address="local", _temp_dir=folder, **options)
-
-
-@cache
-def _own_token() -> str:
-    """One for this process, since Ray reads it once."""
-    return secrets.token_hex(32)
 
 
 @contextmanager

@@ -38,8 +38,8 @@ class StallWatch:
     A task may be silent for its ``stall_timeout_s``. Without that its own epochs say how long; in
     its first epoch, which loads libraries and data, the first epochs of the others. Before anything
     is known, and of a range test, which comes first, it is a day. What reports at its end alone, a
-    retraining, may take as much longer than the whole trainings before it; where this start has
-    seen none nobody can tell.
+    retraining, may take as much longer than the whole trainings before it, those of its config that
+    are recorded among them; where there is none nobody can tell.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -95,7 +95,7 @@ class StallWatch:
         if one.task.purpose == "find_lr":
             return UNKNOWN_PATIENCE_S
         if one.task.purpose == "finish":
-            longest_s = self._longest_whole_s
+            longest_s = max(self._longest_whole_s, one.task.whole_s)
             return max(MIN_PATIENCE_S, N_LONGEST * longest_s) if longest_s > 0 else None
         if one.task.stall_timeout_s is not None:
             return one.task.stall_timeout_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from dataclasses import replace
 
 from hpo.errors import NoSuccessfulTrialError
 from hpo.results.outcome import Finalist
@@ -46,7 +47,8 @@ def retrain_task(
         )
 
     task = tasks.retrain(winner.number, winner.params, winner.lineage)
-    return TaskList([task], on_end, say)
+    whole_s = max((one.seconds for one in (*winner.reruns, *winner.confirmations)), default=0.0)
+    return TaskList([replace(task, whole_s=whole_s)], on_end, say)
 
 
 def test_interval(reading: TestReading) -> tuple[float, float] | None:
