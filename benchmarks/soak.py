@@ -1,6 +1,6 @@
 """Searches whose driver is killed again and again: what is left of what they had said.
 
-    .venv/bin/python benchmarks/soak.py hpo --kills 50
+    .venv/bin/python benchmarks/soak.py hpo --kills 100
     .venv/bin/python benchmarks/soak.py plain plain-stored --kills 40
 
 One search is left alone and its seconds are counted. Each following one is begun, its driver gets
