@@ -298,6 +298,19 @@ def excesses(limits: Mapping[str, LimitSpec], quantities: Mapping[str, float]) -
     ]
 
 
+def unfit(machine: str, reason: str) -> EpochReport:
+    """The report of a task that could not begin, for want of something on its machine."""
+    return EpochReport(
+        epoch=0,
+        metrics={},
+        seconds=0.0,
+        ending="failed",
+        fail_reason=f"no trial can run on {machine}: {reason.rstrip('.')}. What is finished is "
+        "kept; mend that machine or take it away, then go on with --resume",
+        is_unfit=True,
+    )
+
+
 def lost(reason: str, cause: FailCause = "worker_died") -> EpochReport:
     """The report that a dead worker could not send; ``reason`` is what is known of its death."""
     return EpochReport(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import zlib
 from collections import Counter
@@ -14,12 +15,13 @@ import pytest
 from commands import Shell
 from one_worker import OneWorker, outline, trained
 from optuna.trial import TrialState
+from ray._private import function_manager
 from ray.tune.schedulers import FIFOScheduler
 from test_going_on import KEEPS, SCHEDULERS, SPEC
 from without_ray import drive_stages
 
 from hpo.execution import TrialDrive
-from hpo.execution.lost_workers import LostWorkers, n_oom_kills
+from hpo.execution.lost_workers import NOT_IMPORTED, LostWorkers, n_oom_kills
 from hpo.search.source import RETRIES
 from hpo.task_factory import TaskFactory
 from hpo.tasks import EPOCH, N_RETRIES, EpochReport, TaskList, TrialTask, lost
@@ -228,6 +230,17 @@ def test_what_ray_says_of_a_death_becomes_a_cause_and_a_reason(said: str) -> Non
     report = LostWorkers().report_of(said)
     assert (report.fail_cause, report.fail_reason) == SAID[said]
     assert report.is_lost
+
+
+def test_a_machine_without_hpo_is_named_and_no_trial_blamed() -> None:
+    """It has joined after the others were looked at, and has room: each retry would go there."""
+    where = "ray::TrialActor.__init__() (pid=7, ip=10.0.0.9, actor_id=1, repr=<...>)"
+    failed = f"The actor with name TrialActor {NOT_IMPORTED}. This may be because ...:\n\nTraceback"
+    said = f"{where}\nRuntimeError: {failed}\nModuleNotFoundError: No module named 'hpo'\n"
+    report = LostWorkers().report_of(said)
+    assert (report.is_unfit, report.is_lost, report.fail_cause) == (True, False, None)
+    assert "10.0.0.9: hpo cannot be imported: ModuleNotFoundError: No module" in report.fail_reason
+    assert f'"{NOT_IMPORTED}.' in inspect.getsource(function_manager)
 
 
 def test_a_kill_by_the_kernel_is_told_from_its_count(

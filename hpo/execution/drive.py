@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from hpo.failpoints import failpoint
-from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, FailCause, TrialTask
+from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, FailCause, TrialTask, unfit
 from trainables import (
     Checkpoint,
     DataError,
@@ -60,7 +60,7 @@ class OtherDataError(Exception):
 
 
 class UnfitMachineError(Exception):
-    """No trial can run on this machine; what it lacks is named, and the machine."""
+    """No trial can begin on this machine."""
 
 
 class TrialDrive:
@@ -276,10 +276,7 @@ class TrialDrive:
             self._task.context.folder.mkdir(parents=True, exist_ok=True)
             trainable = find_trainable(self._task.trainable, self._task.import_paths)
         except (OSError, TrainableError) as error:  # the driver has looked: it is the machine
-            raise UnfitMachineError(
-                f"no trial can run on {socket.gethostname()}: {str(error).rstrip('.')}. What is "
-                "finished is kept; mend that machine or take it away, then go on with --resume"
-            ) from error
+            raise UnfitMachineError(str(error)) from error
         self._refuse_other_data(trainable)
         return trainable
 
@@ -336,7 +333,9 @@ class TrialDrive:
                 fail_cause="infeasible",
                 facts=self._facts,
             )
-        if isinstance(error, DataError | OtherDataError | UnfitMachineError):
+        if isinstance(error, UnfitMachineError):
+            return unfit(socket.gethostname(), str(error))
+        if isinstance(error, DataError | OtherDataError):
             return replace(
                 self._last,
                 ending="failed",

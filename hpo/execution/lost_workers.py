@@ -7,12 +7,13 @@ from pathlib import Path
 
 from ray.util import get_node_ip_address
 
-from hpo.tasks import EpochReport, lost
+from hpo.tasks import EpochReport, lost, unfit
 
 VMSTAT = Path("/proc/vmstat")
 LOW_ON_MEMORY = "low on memory"
 """Of Ray's memory monitor. Its words for any other death name "the OOM killer" as a guess."""
 NODE_DIED = "node has died"
+NOT_IMPORTED = "failed to import on the worker"
 WORKERS_ADDRESS = re.compile(r"^\s*ip: (\S+)$", re.MULTILINE)
 
 
@@ -33,6 +34,8 @@ class LostWorkers:
             return lost("Ray ended its worker: the node was low on memory", "out_of_memory")
         if NODE_DIED in error:
             return lost("the node died that its worker was on")
+        if NOT_IMPORTED in error:
+            return unfit(_worker_machine(error), f"hpo cannot be imported: {_last_line(error)}")
         if "Traceback" in error or "died" not in error:
             return lost(f"its worker failed: {_last_line(error)}")
         if self._n_oom_kills > n_before and _was_here(error):
@@ -44,6 +47,12 @@ def _was_here(error: str) -> bool:
     """Whether the worker was on this machine, the only one whose kernel can be asked."""
     named = WORKERS_ADDRESS.search(error)
     return named is None or named[1].startswith("127.") or named[1] == get_node_ip_address()
+
+
+def _worker_machine(error: str) -> str:
+    """Where it was, as Ray tells of an exception in it."""
+    named = re.search(r"\bip=([^,)\s]+)", error)
+    return named[1] if named else "a machine of the cluster"
 
 
 def n_oom_kills() -> int:
