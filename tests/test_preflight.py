@@ -11,7 +11,7 @@ import pytest
 from commands import Shell, assert_no_traceback
 
 from hpo.execution import server_problem
-from hpo.execution.preflight import problems_here, problems_text
+from hpo.execution.preflight import problems_here, problems_text, unseen
 from hpo.places import Places
 from hpo.spec import ExperimentSpec, ResourcesSpec, parse_spec
 from hpo.tasks import TrialTask
@@ -60,6 +60,22 @@ def test_data_that_are_not_there_are_told_with_their_folder(tmp_path: Path) -> N
     for name in ("cats", "dogs"):
         (tmp_path / "data" / "pictures" / name).mkdir(parents=True)
     assert problems_here(task, tmp_path / "probe") == ([], True)
+
+
+def test_what_a_machine_writes_where_the_driver_does_not_see_it_is_told(
+    branin: Callable[..., ExperimentSpec], tmp_path: Path
+) -> None:
+    """Each has its own disk below that path; what is seen does not stay."""
+    mine, theirs = tmp_path / "mine" / ".probe-1", tmp_path / "theirs" / ".probe-1"
+    assert problems_here(task_of(branin(), tmp_path), theirs) == ([], True)
+    (problem,) = unseen(mine)
+    assert f"what it writes to {mine.parent} is not seen by the driver" in problem
+    assert "HPO_CHECKPOINTS" in problem
+    theirs.write_bytes(b"of something else")
+    assert len(unseen(theirs)) == 1
+    assert problems_here(task_of(branin(), tmp_path), theirs) == ([], True)
+    assert unseen(theirs) == []
+    assert not theirs.exists()
 
 
 @pytest.mark.parametrize("dataset", ["digits", "cifar10"])

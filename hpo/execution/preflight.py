@@ -185,11 +185,11 @@ def _problems_told(answer: Any, probe: Place) -> list[str]:
         problems, has_written = ray.get(answer)
     except ray.exceptions.RayError as error:  # its machine is gone, or the worker did not start
         return [f"its worker failed: {_first_line(error)}"]
-    return [*problems, *(_unseen(probe) if has_written else ())]
+    return [*problems, *(unseen(probe) if has_written else ())]
 
 
-def _unseen(probe: Place) -> list[str]:
-    """Whether the driver sees what the machine has written, which is then removed."""
+def unseen(probe: Place) -> list[str]:
+    """A problem unless this process sees what a machine has written, which is then removed."""
     try:
         content = probe.read_bytes()
         probe.unlink(missing_ok=True)
