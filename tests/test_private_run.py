@@ -190,6 +190,29 @@ def test_ray_answers_nobody_without_the_token(watched: Watched) -> None:
         assert re.search("(?i)unauthenticated|token", stranger.stderr)
 
 
+TWICE = """
+import ray
+from hpo.execution.private_ray import private_folder, start_private_ray
+
+for _ in range(2):
+    with private_folder() as folder:
+        start_private_ray(folder, include_dashboard=False, log_to_driver=False)
+        print(ray.get(ray.remote(lambda: "started").remote()))
+        ray.shutdown()
+"""
+
+
+def test_each_ray_of_a_process_has_a_token_of_its_own() -> None:
+    """Ray itself reads mode and token once."""
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "started\nstarted\n", done.stderr
+
+
 def test_files_of_ray_are_private_and_go_with_the_run(watched: Watched) -> None:
     assert watched.ray_folder_mode == 0o700
     assert len(watched.ray_files) > 5
