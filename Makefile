@@ -8,7 +8,7 @@ STAMP := .venv/installed
 
 # Goes on if an earlier one was interrupted, and shows the result again if it is finished.
 run: $(STAMP)
-	$(BIN)/hpo run search_spaces/cnn.yaml $(if $(wildcard runs/cnn/spec.yaml),--resume)
+	$(BIN)/hpo run search_spaces/cnn.yaml --begin-or-resume
 
 test: $(STAMP) check
 	$(BIN)/pytest

@@ -53,7 +53,14 @@ from hpo.storage_errors import exclusive, refuse_if_driven, storage_errors
 from hpo.synchronization import open_tracker, synchronize
 from hpo.tasks import SideBySide, TaskSource
 from hpo.tracking import Tracker, short_reason
-from hpo.workspace import Workspace, experiment_names, finished, open_workspace, task_factory
+from hpo.workspace import (
+    Workspace,
+    experiment_names,
+    finished,
+    open_workspace,
+    remembered_places,
+    task_factory,
+)
 from storage import (
     Lease,
     LostLeaseError,
@@ -116,7 +123,8 @@ def run_experiment(
                     progress.say(f"note: since the experiment began, {change}")
                 recorded = replace(recorded, finished_at=None)  # it goes on
             with ray_cluster(spec.resources, spec.concurrency, interrupt) as room:
-                look_at_cluster(spec, places, progress, interrupt)
+                known_places = remembered_places(spec.name, places)
+                look_at_cluster(spec, known_places, progress, interrupt)
                 workspace = open_workspace(spec, places, recorded)
                 models, is_quiet = run_workers(workspace, progress, room, interrupt, lease)
             if interrupt.signum is not None:

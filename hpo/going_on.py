@@ -15,7 +15,7 @@ from hpo.provenance import changed, changed_code, libraries_of, library_versions
 from hpo.results import Outcome
 from hpo.search import awaits_lr_range, is_over, n_spent, n_trials_of, narrowed
 from hpo.spec import ExperimentSpec, PbtSpec, differences, parse_recorded_spec, spec_to_yaml
-from hpo.storage_errors import storage_errors
+from hpo.storage_errors import refuse_if_driven, storage_errors
 from hpo.workspace import Workspace, experiment_names, laid_out, study_of, warm_params_of
 from storage import (
     ExperimentRecord,
@@ -108,6 +108,7 @@ def outcome_if_finished(
         StorageError: if the database cannot be used.
     """
     with storage_errors():
+        refuse_if_driven(places, spec.name)
         workspace = finished_workspace(find_record(spec, places, resume=True), places)
         if workspace is None or tracking_is_late(workspace.study):
             return None

@@ -58,8 +58,9 @@ class Places:
         """
         here = working_directory.resolve()
         runs = here / environment.get("HPO_RUNS", "runs")
-        storage_url = storage_url or environment.get(STORAGE_URL)
-        tracking_uri = tracking_uri or environment.get(TRACKING_URI)
+        # Of a secret that was made from a file, the end of its line is no part.
+        storage_url = (storage_url or environment.get(STORAGE_URL, "")).strip()
+        tracking_uri = (tracking_uri or environment.get(TRACKING_URI, "")).strip()
         checkpoints = checkpoints or environment.get("HPO_CHECKPOINTS")
         return cls(
             runs=runs,

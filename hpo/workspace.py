@@ -110,9 +110,7 @@ def _remove(experiment: ExperimentRecord, ledger: Ledger, places: Places) -> Non
     storage = open_optuna_storage(places.storage_url)
     folder = places.run_folder(experiment.name)
     remove_tree(folder / "trials")
-    if study_exists(storage, experiment.name):
-        study = optuna.load_study(study_name=experiment.name, storage=storage)
-        places = places.with_checkpoints(recorded_checkpoint_place(study))
+    places = remembered_places(experiment.name, places)
     if (checkpoints := places.checkpoints_of(folder, experiment.id)) is not None:
         remove_tree(checkpoints)
     if study_exists(storage, experiment.name):
@@ -196,6 +194,15 @@ def recorded_spec(
     folders = tuple(dict.fromkeys((*places.imports, *map(Path, lines))))
     spec = parse_spec(experiment.spec, f"the recorded spec of {name!r}", overrides, folders)
     return spec, replace(places, imports=folders)
+
+
+def remembered_places(name: str, places: Places) -> Places:
+    """``places`` with that of checkpoints that an experiment was begun with, if there is one."""
+    storage = open_optuna_storage(places.storage_url)
+    if not study_exists(storage, name):
+        return places
+    study = optuna.load_study(study_name=name, storage=storage)
+    return places.with_checkpoints(recorded_checkpoint_place(study))
 
 
 def _find_experiment(name: str, places: Places) -> tuple[ExperimentRecord, Ledger]:

@@ -33,7 +33,7 @@ OWN_TRAINABLE = (ROOT / "tests" / "own_trainable.py").read_text(encoding="utf-8"
 # What a shell starts in the background ignores SIGINT, and so would what tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Tests of two files run side by side. On tensors as small as theirs, threads that wait for a core
+# Tests of three files run side by side. On tensors as small as theirs, threads that wait for a core
 # cost torch up to twenty times what they save; it reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

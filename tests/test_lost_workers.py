@@ -218,10 +218,6 @@ SAID = {
         "out_of_memory",
         "Ray ended its worker: the node was low on memory",
     ),
-    "ray::TrialActor.__init__()\nTraceback (most recent call last):\nImportError: no hpo": (
-        "worker_died",
-        "its worker failed: ImportError: no hpo",
-    ),
 }
 
 
@@ -232,14 +228,17 @@ def test_what_ray_says_of_a_death_becomes_a_cause_and_a_reason(said: str) -> Non
     assert report.is_lost
 
 
-def test_a_machine_without_hpo_is_named_and_no_trial_blamed() -> None:
+@pytest.mark.parametrize(
+    "reason", [f"The actor with name TrialActor {NOT_IMPORTED}. This may be", "System error"]
+)
+def test_a_machine_without_hpo_is_named_and_no_trial_blamed(reason: str) -> None:
     """It has joined after the others were looked at, and has room: each retry would go there."""
     where = "ray::TrialActor.__init__() (pid=7, ip=10.0.0.9, actor_id=1, repr=<...>)"
-    failed = f"The actor with name TrialActor {NOT_IMPORTED}. This may be because ...:\n\nTraceback"
-    said = f"{where}\nRuntimeError: {failed}\nModuleNotFoundError: No module named 'hpo'\n"
+    last = "ModuleNotFoundError: No module named 'hpo'"
+    said = f"{where}\nRuntimeError: {reason}:\n\nTraceback\n{last}"
     report = LostWorkers().report_of(said)
     assert (report.is_unfit, report.is_lost, report.fail_cause) == (True, False, None)
-    assert "10.0.0.9: hpo cannot be imported: ModuleNotFoundError: No module" in report.fail_reason
+    assert "10.0.0.9: no worker starts there: ModuleNotFoundError: No mod" in report.fail_reason
     assert f'"{NOT_IMPORTED}.' in inspect.getsource(function_manager)
 
 

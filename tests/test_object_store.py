@@ -21,7 +21,7 @@ from hpo.errors import UsageError
 from hpo.places import Places
 from hpo.spec import ExperimentSpec
 from hpo.task_factory import TaskFactory
-from hpo.workspace import find_workspace, open_workspace
+from hpo.workspace import find_workspace, open_workspace, remembered_places
 from trainables import (
     CheckpointError,
     Checkpoints,
@@ -211,6 +211,8 @@ def test_where_checkpoints_are_kept_is_remembered_and_audited(
     write_whole(place / "checkpoints" / "00001.pt", b"left behind")
     later = find_workspace("branin", Places.of(tmp_path, {}))
     assert later.places == begun.places
+    assert remembered_places("branin", Places.of(tmp_path, {})) == begun.places
+    assert remembered_places("another", Places.of(tmp_path, {})).checkpoints is None
     left = [one for one in file_differences(later, later.outcome()) if one.trial == 0]
     assert [one.found for one in left] == ["1 of a trial that has ended"]
     mend(later, left)

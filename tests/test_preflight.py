@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from commands import Shell, assert_no_traceback
 
 from hpo.execution import server_problem
-from hpo.execution.preflight import problems_here, problems_text, unseen
+from hpo.execution.preflight import look_from_there, problems_here, problems_text, unseen
 from hpo.places import Places
 from hpo.spec import ExperimentSpec, ResourcesSpec, parse_spec
 from hpo.tasks import TrialTask
@@ -60,6 +62,17 @@ def test_data_that_are_not_there_are_told_with_their_folder(tmp_path: Path) -> N
     for name in ("cats", "dogs"):
         (tmp_path / "data" / "pictures" / name).mkdir(parents=True)
     assert problems_here(task, tmp_path / "probe") == ([], True)
+
+
+def test_a_machine_without_the_drivers_hpo_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    problems, has_written = look_from_there()("0.0.1", b"")
+    assert not has_written
+    assert re.fullmatch(r"hpo-platform \S+, but the driver has 0\.0\.1; install .*", problems[0])
+    monkeypatch.setitem(sys.modules, "hpo", None)  # as if it was not installed
+    problems, has_written = look_from_there()("0.0.1", b"")
+    assert not has_written
+    assert f"no package hpo for {sys.executable}" in problems[0]
+    assert "hpo-platform 0.0.1" in problems[0]
 
 
 def test_what_a_machine_writes_where_the_driver_does_not_see_it_is_told(

@@ -190,7 +190,6 @@ def test_a_run_without_a_worker_is_without_one_after_a_while() -> None:
 # --- under Ray ---
 
 WAITING = """
-import datetime as dt
 import os
 
 def train(config, trial):

@@ -631,6 +631,15 @@ def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [BEST_WEIGHTS]
 
 
+def test_a_full_disk_costs_the_best_weights_and_no_trial(tmp_path: Path) -> None:
+    trial = context(tmp_path, max_epochs=1)
+    (tmp_path / f"{BEST_WEIGHTS}.part").symlink_to("/dev/full")
+    assert len(list(train(SMALL_CNN, trial))) == 1
+    (complaint,) = trial.checkpoints.complaints
+    assert complaint == f"no room for the best weights: {tmp_path / BEST_WEIGHTS}"
+    assert not (tmp_path / BEST_WEIGHTS).exists()
+
+
 @pytest.fixture(scope="module")
 def final_model(tmp_path_factory: pytest.TempPathFactory) -> FinalModel:
     return finish(

@@ -13,7 +13,7 @@ VMSTAT = Path("/proc/vmstat")
 LOW_ON_MEMORY = "low on memory"
 """Of Ray's memory monitor. Its words for any other death name "the OOM killer" as a guess."""
 NODE_DIED = "node has died"
-NOT_IMPORTED = "failed to import on the worker"
+NOT_IMPORTED, NOT_BEGUN = "failed to import on the worker", "TrialActor.__init__()"
 WORKERS_ADDRESS = re.compile(r"^\s*ip: (\S+)$", re.MULTILINE)
 
 
@@ -34,8 +34,8 @@ class LostWorkers:
             return lost("Ray ended its worker: the node was low on memory", "out_of_memory")
         if NODE_DIED in error:
             return lost("the node died that its worker was on")
-        if NOT_IMPORTED in error:
-            return unfit(_worker_machine(error), f"hpo cannot be imported: {_last_line(error)}")
+        if NOT_IMPORTED in error or NOT_BEGUN in error:  # nothing of a user runs in there
+            return unfit(_worker_machine(error), f"no worker starts there: {_last_line(error)}")
         if "Traceback" in error or "died" not in error:
             return lost(f"its worker failed: {_last_line(error)}")
         if self._n_oom_kills > n_before and _was_here(error):

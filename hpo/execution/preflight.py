@@ -9,6 +9,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -43,7 +44,7 @@ def check_cluster(
 
     Args:
         task: a trial of the search.
-        home: the experiment's place for checkpoints; what a machine writes there must be seen here.
+        home: where checkpoints go; what a machine writes there must be seen here.
         resources: of one trial.
         say: is told of machines that take long.
 
@@ -78,6 +79,8 @@ def check_cluster(
         if not ready:
             machines[_no_answer_text(gpu)].append(asked[answer][0])
         ray.cancel(answer, force=True)
+        with suppress(OSError):  # it may have been written in the meantime
+            asked[answer][1].unlink(missing_ok=True)
     if machines:
         raise UnfitEnvironmentError(problems_text(machines))
 

@@ -52,6 +52,8 @@ class Room:
         """At least one, which waits for a machine: so Ray tells when there is one."""
         if time.monotonic() - self._looked_s > LOOK_S:
             self._fitting = n_trials_at_a_time(self._resources)
+            if self._wanted and is_joined():
+                _ask_for(self._resources, self._wanted)  # another run may have taken it back
             self._looked_s = time.monotonic()
         return self.seen
 
@@ -120,11 +122,15 @@ def asked_for(resources: ResourcesSpec, wanted: int) -> Iterator[None]:
 
     A trial that waits would ask for one machine, and the next one only when that is there.
     """
-    bundle = {"CPU": resources.cpu, "GPU": resources.gpu}
-    # Ray's autoscaler takes 0 GPUs for a wish to be on a machine with GPUs.
-    request_resources(bundles=[{name: n for name, n in bundle.items() if n > 0}] * wanted)
+    _ask_for(resources, wanted)
     try:
         yield
     finally:
         with suppress(Exception):  # the cluster is gone, say
             request_resources(bundles=[])
+
+
+def _ask_for(resources: ResourcesSpec, wanted: int) -> None:
+    bundle = {"CPU": resources.cpu, "GPU": resources.gpu}
+    # Ray's autoscaler takes 0 GPUs for a wish to be on a machine with GPUs.
+    request_resources(bundles=[{name: n for name, n in bundle.items() if n > 0}] * wanted)

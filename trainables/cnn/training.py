@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import warnings as python_warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from trainables.checkpoints import write_whole
 from trainables.cnn.build import Network
 from trainables.cnn.config import CnnConfig
 from trainables.cnn.description import network_for
@@ -307,6 +310,12 @@ class Training:
 
 
 def _save_weights(network: nn.Module, trial: TrialContext) -> None:
-    beside = trial.folder / f"{BEST_WEIGHTS}.part"
-    torch.save(network.state_dict(), beside)
-    beside.replace(trial.folder / BEST_WEIGHTS)  # whole or not at all
+    content, path = io.BytesIO(), trial.folder / BEST_WEIGHTS
+    torch.save(network.state_dict(), content)
+    try:
+        write_whole(path, content.getvalue())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        path.unlink(missing_ok=True)  # the best no more; a full disk costs no trial
+        trial.checkpoints.complaints.append(f"no room for the best weights: {path}")
