@@ -402,4 +402,7 @@ def open_comparison(
             if name in existing
             else create_study(storage, name, direction=objective.direction, metric=objective.metric)
         )
-    return ComparisonWorkspace(plan, places, record, ledger, studies)
+    workspace = ComparisonWorkspace(plan, places, record, ledger, studies)
+    for key in plan.keys:
+        workspace.tasks(key).make_home()
+    return workspace

@@ -158,6 +158,20 @@ class TaskFactory:
         seed = derive_seed(self.spec.seed, 0, "find_lr")
         return replace(self._task(0, config, seed, folder), purpose="find_lr")
 
+    def make_home(self) -> None:
+        """Make the folder that every machine has to see, before there is any task.
+
+        Raises:
+            OSError: if there can be none.
+        """
+        if self._shared_folder is not None:
+            self._shared_folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def _shared_folder(self) -> Path | None:
+        place = self.folder if self.checkpoints is None else self.checkpoints
+        return place if isinstance(place, Path) else None
+
     def trial_folder(self, number: int) -> Path:
         """What trial ``number`` leaves behind stands here."""
         return self.folder / "trials" / f"{number:05d}"
@@ -220,6 +234,7 @@ class TaskFactory:
             metric=spec.objective.metric,
             other_objectives=others,
             stall_timeout_s=spec.budget.stall_timeout_s,
+            home=self._shared_folder,
             context=TrialContext(
                 seed=seed,
                 folder=folder,

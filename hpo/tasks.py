@@ -68,6 +68,9 @@ class TrialTask:
     whether it goes on. ``metric`` is the first objective, ``other_objectives`` may follow; of
     several some may be known before training.
 
+    ``home`` is a folder that the driver has made where the checkpoints go, and that every machine
+    has to see; None where nobody needs to, or that is an object store.
+
     ``known`` are the epochs that an earlier start has trained and reported. They are reported
     again, marked, so that whoever judges the trial sees all of it; then the training goes on. Or it
     goes on behind ``done``, the last of them, without a word.
@@ -89,6 +92,7 @@ class TrialTask:
     context: TrialContext
     metric: str
     other_objectives: tuple[str, ...] = ()
+    home: Path | None = None
     known: tuple[EpochReport, ...] = ()
     done: EpochReport | None = None
 

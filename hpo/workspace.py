@@ -96,6 +96,7 @@ def open_workspace(
     if (uri := workspace.places.checkpoint_uri) is not None:
         record_checkpoint_place(workspace.study, uri)
     workspace.folder.mkdir(parents=True, exist_ok=True)
+    workspace.tasks.make_home()
     write_spec(workspace)
     failpoint("spec written")
     return workspace

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hpo.execution.fitness import UnfitMachineError, make_folder, must_have_data, must_see_gpu
 from hpo.failpoints import failpoint
 from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, FailCause, TrialTask, unfit
 from trainables import (
@@ -57,10 +58,6 @@ class InfeasibleConfigError(Exception):
 
 class OtherDataError(Exception):
     """The data are no more what they were when the search began."""
-
-
-class UnfitMachineError(Exception):
-    """No trial can begin on this machine."""
 
 
 class TrialDrive:
@@ -272,12 +269,16 @@ class TrialDrive:
         return replace(self._last, lr_range_test=test)
 
     def _found(self) -> Trainable:
+        """The trainable, on a machine that lacks nothing: where one does, every trial would fail."""
+        task = self._task
+        make_folder(task)
+        must_see_gpu(task)
         try:
-            self._task.context.folder.mkdir(parents=True, exist_ok=True)
-            trainable = find_trainable(self._task.trainable, self._task.import_paths)
-        except (OSError, TrainableError) as error:  # the driver has looked: it is the machine
+            trainable = find_trainable(task.trainable, task.import_paths)
+        except TrainableError as error:  # the driver has looked: it is the machine
             raise UnfitMachineError(str(error)) from error
         self._refuse_other_data(trainable)
+        must_have_data(trainable, task)
         return trainable
 
     def _refuse_other_data(self, trainable: Trainable) -> None:

@@ -19,6 +19,7 @@ from ray import cloudpickle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hpo.errors import UnfitEnvironmentError
+from hpo.execution.fitness import UnfitMachineError, must_have_data, must_see_gpu
 from hpo.execution.room import LOOK_S, nodes_that_fit, too_little
 from hpo.execution.stalls import NO_WORKER_S
 from hpo.spec import ResourcesSpec
@@ -142,16 +143,11 @@ def problems_here(task: TrialTask, probe: Place) -> Told:
 
 
 def _gpu_problems(task: TrialTask) -> list[str]:
-    if task.context.device == "cpu":
-        return []
-    import torch
-
-    if torch.cuda.is_available():
-        return []
-    return [
-        f"torch {torch.__version__} sees no GPU; install a driver and a torch for it, or set "
-        "resources.gpu=0"
-    ]
+    try:
+        must_see_gpu(task)
+    except UnfitMachineError as error:
+        return [str(error)]
+    return []
 
 
 def _trainable_problems(task: TrialTask) -> list[str]:
@@ -162,17 +158,13 @@ def _trainable_problems(task: TrialTask) -> list[str]:
             f"trainable: {error}. `hpo submit` brings the files of the working directory along; "
             "what they import must be installed on every machine"
         ]
-    if trainable.check_data is None:
-        return []
     try:
-        trainable.check_data(dict(task.config), task.context)
+        must_have_data(trainable, task)
     except DataError as error:
         return [
             f"data: {error}. HPO_DATA names a folder that has one path on every machine "
             f"(now {task.context.data_dir})"
         ]
-    except Exception:  # noqa: BLE001  of a config, say: what no machine can help, its trial tells
-        return []
     return []
 
 
