@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
@@ -269,7 +270,7 @@ def stages(
     winner = winner_of(outcome)
     record = partial(keep_confirmation, workspace)
     last = [confirmation_tasks(outcome, winner, workspace.tasks, record, progress.say)]
-    if outcome.export is None:
+    if outcome.export is None or not Path(outcome.export.path).is_file():  # lost with a cluster
         keep = partial(keep_model, workspace, models)
         # It takes longest, so it comes first.
         last.insert(0, retrain_task(winner, workspace.tasks, keep, progress.say))

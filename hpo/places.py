@@ -13,6 +13,8 @@ from trainables import Place, place_of
 
 LEDGER_FILE, MLFLOW_FILE, MLFLOW_FOLDER = "hpo.db", "mlflow.db", "mlartifacts"
 """What lies in runs/ beside the folders of experiments."""
+N_OF_ID = 8
+"""Characters of a record's id in a path: enough that no two are equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +101,6 @@ class Places:
         if self.checkpoints is None:
             return None
         return self.checkpoints / f"{folder.relative_to(self.runs)}-{record_id[:N_OF_ID]}"
-
-
-N_OF_ID = 8
-"""Characters of a record's id: enough that no two are equal."""
 
 
 def _checkpoint_place(text: str) -> Place:

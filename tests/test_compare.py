@@ -68,17 +68,13 @@ def studies_of(spec: ExperimentSpec, folder: Path, seeds: range) -> list[optuna.
 
 
 def many(spec: ExperimentSpec, studies: list[optuna.Study], folder: Path) -> ManyStudies:
-    return ManyStudies(
-        [
-            StudySource(
-                study,
-                one := spec.model_copy(update={"seed": seed}),
-                TaskFactory(spec=one, import_paths=(), folder=folder / str(seed), data_dir=folder),
-                record_epoch=lambda _: None,
-            )
-            for seed, study in enumerate(studies)
-        ]
-    )
+    sources = []
+    for seed, study in enumerate(studies):
+        one = spec.model_copy(update={"seed": seed})
+        tasks = TaskFactory(spec=one, import_paths=(), folder=folder / str(seed), data_dir=folder)
+        tasks.make_home()
+        sources.append(StudySource(study, one, tasks, record_epoch=lambda _: None))
+    return ManyStudies(sources)
 
 
 def step(stage: ManyStudies, task: TrialTask, drive: TrialDrive) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from killed_runs import KilledRuns
 from optuna.trial import FrozenTrial
 
 from hpo.failpoints import FAILPOINTS
+from hpo.results import read_outcome
+from hpo.results.manifest import MODEL_FILE, sha256_of
 from hpo.search.source import RETRIES
 from hpo.spec import parse_recorded_spec
 from storage import Ledger, open_engine, open_optuna_storage
@@ -175,6 +178,26 @@ def test_so_is_one_of_another_kind(spec: str, runs: KilledRuns) -> None:
     runs.run(cut)
     assert_same(cut, whole)
     assert (trained(cut) - trained(whole)).total() <= len(SPECIAL[spec])
+
+
+def test_a_model_that_is_lost_with_its_folder_before_the_end_is_made_again(
+    runs: KilledRuns,
+) -> None:
+    """As with the head of a cluster whose results nobody shares: the new one has other paths."""
+    runs.kill(runs.begin("lost", {**FILES, "spec.yaml": EXPORTING}), "export recorded")
+    found = (runs.folder / "lost").rename(runs.folder / "found")
+    shutil.rmtree(found / "runs" / "killed")
+    runs.run(found)
+    ledger = Ledger(open_engine(f"sqlite:///{found}/runs/hpo.db"))
+    experiment = ledger.find("killed")
+    assert experiment is not None
+    assert experiment.finished_at is not None
+    study = optuna.load_study(study_name="killed", storage=f"sqlite:///{found}/runs/hpo.db")
+    export = read_outcome(experiment, study, ledger).export
+    assert export is not None
+    assert Path(export.path) == found / "runs" / "killed" / MODEL_FILE
+    assert sha256_of(Path(export.path)) == export.sha256
+    assert len(ledger.test_readings(experiment.id)) == 1
 
 
 def assert_same(one: Path, other: Path) -> None:

@@ -76,12 +76,14 @@ class Bench:
         return parse_spec(SPEC, "steps.yaml", overrides, [self.folder])
 
     def tasks(self, index: int) -> TaskFactory:
-        return TaskFactory(
+        tasks = TaskFactory(
             spec=self.spec(index),
             import_paths=(self.folder,),
             folder=self.folder / str(index),
             data_dir=self.folder,
         )
+        tasks.make_home()
+        return tasks
 
     def source(self, index: int) -> StudySource:
         def record(epoch: EpochRecord) -> None:

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo.execution import TrialDrive
+from hpo.execution.fitness import PAUSES_S
 from hpo.tasks import OUTPUT_FILE, TRACEBACK_FILE, EpochReport, TrialTask
 from trainables import (
     TRAINABLES,
@@ -275,20 +276,85 @@ def test_a_trainable_that_yields_nothing_has_failed(
     assert "yielded no metrics at all" in report.fail_reason
 
 
+LACKING: dict[str, Callable[[TrialTask, Path], TrialTask]] = {
+    "no module 'gone'": lambda task, _: replace(task, trainable="gone:train"),
+    "Not a directory": lambda task, folder: in_folder(task, folder / "file" / "trial"),
+    "not_mounted is gone, which the driver has made": lambda task, folder: replace(
+        in_folder(task, folder / "not_mounted" / "trials" / "0"), home=folder / "not_mounted"
+    ),
+    r"\[Errno \d+\].*'/proc": lambda task, folder: replace(task, home=Path("/proc")),
+    "sees no GPU": lambda task, _: replace(task, context=replace(task.context, device="cuda")),
+}
+
+
+def in_folder(task: TrialTask, folder: Path) -> TrialTask:
+    return replace(task, context=replace(task.context, folder=folder))
+
+
+@pytest.mark.parametrize("reason", LACKING)
 def test_a_machine_on_which_no_trial_can_begin_is_named_and_no_trial_blamed(
-    write_module: Callable[[str], str], tmp_path: Path
+    reason: str,
+    write_module: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The driver has looked before: it is this machine that lacks something."""
-    gone = TrialDrive(task_of("gone", tmp_path)).next_report()
+    monkeypatch.setattr("hpo.execution.fitness.PAUSES_S", (0.0,))
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    nowhere = task_of(write_module(STEPS), tmp_path)
-    context = replace(nowhere.context, folder=tmp_path / "file" / "trial")
-    unwritable = TrialDrive(replace(nowhere, context=context)).next_report()
-    for report, reason in ((gone, "no module 'gone'"), (unwritable, "Not a directory")):
-        assert (report.ending, report.is_unfit, report.fail_cause) == ("failed", True, None)
-        assert f"no trial can run on {socket.gethostname()}: " in report.fail_reason
-        assert reason in report.fail_reason
-        assert "--resume" in report.fail_reason
+    task = LACKING[reason](task_of(write_module(STEPS), tmp_path), tmp_path)
+    report = TrialDrive(task).next_report()
+    assert (report.ending, report.is_unfit, report.fail_cause) == ("failed", True, None)
+    assert f"no trial can run on {socket.gethostname()}: " in report.fail_reason
+    assert re.search(reason, report.fail_reason)
+    assert "--resume" in report.fail_reason
+    assert not (tmp_path / "not_mounted").exists()
+
+
+def test_a_file_server_that_is_back_in_a_moment_costs_no_run(
+    write_module: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(task_of(write_module(STEPS), tmp_path), home=tmp_path / "served")
+    slept: list[float] = []
+
+    def back_at_last(pause_s: float) -> None:
+        slept.append(pause_s)
+        if len(slept) == len(PAUSES_S):
+            (tmp_path / "served").mkdir()
+
+    monkeypatch.setattr("hpo.execution.fitness.time.sleep", back_at_last)
+    assert TrialDrive(task).next_report().ending is None
+    assert slept == [*PAUSES_S]
+
+
+WITH_DATA = """
+from pathlib import Path
+from trainables import DataError
+
+def check_data(config, trial):
+    if config["n"] < 0:
+        raise ValueError("no number of rows")
+    if not (trial.data_dir / "rows.csv").is_file():
+        raise DataError("there is no rows.csv")
+
+def train(config, trial):
+    yield float((trial.data_dir / "rows.csv").read_text()[config["n"]])
+"""
+
+
+def test_data_that_a_machine_lacks_are_no_mistake_of_the_config(
+    write_module: Callable[[str], str], tmp_path: Path
+) -> None:
+    """`check_data` knows better than the exception of whoever reads them."""
+    task = task_of(write_module(WITH_DATA), tmp_path, config={"n": 0})
+    task = replace(task, context=replace(task.context, data_dir=tmp_path))
+    report = TrialDrive(task).next_report()
+    assert (report.ending, report.is_unfit, report.fail_cause) == ("failed", True, None)
+    assert "there is no rows.csv" in report.fail_reason
+    assert socket.gethostname() in report.fail_reason
+    (tmp_path / "rows.csv").write_text("7")
+    assert TrialDrive(task).next_report().metrics == {"loss": 7.0}
+    wrong = TrialDrive(replace(task, config={"n": -5})).next_report()
+    assert (wrong.is_unfit, wrong.fail_cause) == (False, "error")
 
 
 def test_what_a_trial_prints_is_lost_before_the_trial_is(

@@ -269,7 +269,7 @@ class TrialDrive:
         return replace(self._last, lr_range_test=test)
 
     def _found(self) -> Trainable:
-        """The trainable, on a machine that lacks nothing: where one does, every trial would fail."""
+        """Import it, on a machine that lacks nothing: where one does, every trial would fail."""
         task = self._task
         make_folder(task)
         must_see_gpu(task)
@@ -337,10 +337,11 @@ class TrialDrive:
         if isinstance(error, UnfitMachineError):
             return unfit(socket.gethostname(), str(error))
         if isinstance(error, DataError | OtherDataError):
+            where = f" (on {socket.gethostname()})" if isinstance(error, DataError) else ""
             return replace(
                 self._last,
                 ending="failed",
-                fail_reason=str(error),
+                fail_reason=f"{error}{where}",
                 is_unfit=True,
                 fingerprint=self._fingerprint,
             )

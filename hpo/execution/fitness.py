@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -80,5 +80,5 @@ def _must_be_there(home: Path) -> None:
             f"{home} is gone, which the driver has made; every machine needs it: is the shared "
             "folder mounted"
         )
-    if not os.access(home, os.W_OK | os.X_OK):
-        raise PermissionError(f"cannot write to {home}")
+    with tempfile.TemporaryFile(dir=home):
+        pass

@@ -175,12 +175,12 @@ class Outcome:
 
     @property
     def export(self) -> ExportRecord | None:
-        """The winner's model as TorchScript, which every run leaves."""
+        """The winner's model as TorchScript, which every run leaves; the newest file of it."""
         file = FORMATS["torchscript"].file
         return next(
             (
                 export
-                for export in self.exports
+                for export in reversed(self.exports)
                 if self._is_winner(export.trial_number) and Path(export.path).name == file
             ),
             None,
