@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ import optuna
 import psutil
 import pytest
 from commands import Shell, assert_no_traceback
+from conftest import ROOT
 from gate import Gate, halt
 
 from hpo.errors import RunInterruptedError
@@ -129,7 +131,8 @@ def test_killed_worker_or_driver_a_trial_goes_on_from_its_checkpoint(user: Shell
     for word, text in halts.items():
         module = module.replace(word, text)
     user.write("keeping.py", module)
-    arguments = ("run", "slow.yaml", "-otrainable=keeping:train", "-oscheduler=none")
+    *_, word = made_by("run").split()  # the same line begins it and goes on with it
+    arguments = ("run", "slow.yaml", "-otrainable=keeping:train", "-oscheduler=none", word)
     process = user.start(*arguments, "-oname=killed")
     gates[0].wait_for(process)
     first_worker = int((user.folder / "trained.txt").read_text().split()[-3])
@@ -144,7 +147,7 @@ def test_killed_worker_or_driver_a_trial_goes_on_from_its_checkpoint(user: Shell
     assert psutil.wait_procs([worker], timeout=30)[1] == []
     gates[1].open()
 
-    resumed = user.hpo(*arguments, "-oname=killed", "--resume")
+    resumed = user.hpo(*arguments, "-oname=killed")
     whole = user.hpo(*arguments, "-oname=unkilled")
     assert resumed.returncode == whole.returncode == 0, resumed.stderr + whole.stderr
     assert record(user, "killed") == record(user, "unkilled")
@@ -159,17 +162,27 @@ def test_killed_worker_or_driver_a_trial_goes_on_from_its_checkpoint(user: Shell
         gate.remove()
 
 
+def made_by(target: str) -> str:
+    """The one command line of a target of the Makefile, its folder as it is."""
+    make = ("make", "--dry-run", "--old-file", ".venv/installed", target)
+    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(".venv/bin/hpo run search_spaces/cnn.yaml ")
+    return line
+
+
 def test_a_second_driver_of_one_experiment_is_refused(user: Shell, gate: Gate) -> None:
     arguments = ("run", "slow.yaml", "-oname=twice")
     process = user.start(*arguments)
     gate.wait_for(process)
     second = user.hpo(*arguments)
     third = user.hpo(*arguments, "--resume")
+    other = user.hpo(*arguments, "--resume", "-oseed=2")  # what differs is told by who may drive
     sync = user.hpo("sync", "twice")
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 143, stderr
-    for refused in (second, third, sync):
+    for refused in (second, third, other, sync):
         assert refused.returncode == 3
         assert str(process.pid) in refused.stderr
         assert_no_traceback(refused)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from commands import Shell, assert_no_traceback
+from conftest import BRANIN
 
 from hpo.execution import server_problem
 from hpo.execution.preflight import look_from_there, problems_here, problems_text, unseen
@@ -117,6 +120,78 @@ def test_a_tracking_server_that_does_not_answer_is_told_without_its_password() -
     assert "refused" in problem
     assert "canary" not in problem
     assert server_problem("sqlite:////folder/mlflow.db") is None
+
+
+LATE = """
+import sys
+from pathlib import Path
+
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from hpo.errors import UnfitEnvironmentError
+from hpo.execution import preflight
+from hpo.places import Places
+from hpo.spec import ResourcesSpec, load_spec
+from hpo.workspace import task_factory
+
+@ray.remote(num_gpus=1)
+class Trial:
+    def is_begun(self):
+        return True
+
+def look(gpu):
+    try:
+        preflight.check_cluster(task, home, ResourcesSpec(gpu=gpu), print)
+        print("fit")
+    except UnfitEnvironmentError as error:
+        print(error)
+    print(sorted(file.name for file in home.iterdir()))
+
+home = Path.cwd() / "home"
+home.mkdir()
+task = task_factory(load_spec(Path("branin.yaml")), Places.of(Path.cwd(), {})).trial(0, {})
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
+addresses = [node.node_id for node in (cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2))]
+ray.init(cluster.address, log_to_driver=False)
+look(1)
+preflight.PATIENCE_S, preflight.NO_WORKER_S, preflight.FIRST_NODE_S = 5, 10, 1
+there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in addresses]
+trials = [Trial.options(scheduling_strategy=one).remote() for one in there]
+ray.get([trial.is_begun.remote() for trial in trials])
+look(1)
+ray.kill(trials[0])
+look(1)
+look(8)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_machines_that_are_busy_are_waited_for_and_at_last_named(tmp_path: Path) -> None:
+    """All GPUs of others: no run. Those of one: the others are enough. Too few: after a while."""
+    (tmp_path / "branin.yaml").write_text(BRANIN, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", LATE],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    told = iter(done.stdout.splitlines())
+    assert [next(told), next(told)] == ["fit", "[]"], done.stderr
+    assert re.fullmatch(r"\S+, \S+: no answer after 5 s; waiting up to 10 s in all", next(told))
+    assert "no trial can run on the cluster as it is, 1 problem:" in next(told)
+    assert "no answer within 10 s: busy (a trial asks for gpu=1) or not" in next(told)
+    assert next(told) == "[]"
+    assert re.fullmatch(r"warning: \S+: no answer after 5 s; the others were asked", next(told))
+    assert [next(told), next(told)] == ["fit", "[]"]
+    assert "asks for cpu=1, gpu=8" in (waiting := next(told))
+    assert waiting.endswith("waiting up to 1 s for one to join")
+    assert "No other one has joined within 1 s: `ray status` tells" in next(told)
 
 
 def test_a_joined_ray_is_looked_at_before_anything_is_recorded(shell: Shell) -> None:

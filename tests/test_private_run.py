@@ -97,7 +97,7 @@ def watched(alone: Shell, databases: tuple[str, str]) -> Iterator[Watched]:
     """A run that was looked at while a trial was under way, and has ended since."""
     alone.write("watched_module.py", WATCHED.replace("HALT", halt(alone.folder)))
     alone.write("watched.yaml", SPEC)
-    gate, seen = Gate(alone.folder), Watched()
+    gate = Gate(alone.folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("HPO_STORAGE_URL", databases[0])
@@ -105,6 +105,13 @@ def watched(alone: Shell, databases: tuple[str, str]) -> Iterator[Watched]:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # of another cluster, whose token others know
         patch.setenv("RAY_AUTH_TOKEN", KNOWN)
         process = alone.start("run", "watched.yaml")
+    yield watch(process, gate)
+    gate.remove()
+
+
+def watch(process: subprocess.Popen[str], gate: Gate) -> Watched:
+    """Look at a command while a trial of it is at the gate; then let it come to its end."""
+    seen = Watched()
     gate.wait_for(process)
     try:
         look_at(psutil.Process(process.pid), seen)
@@ -113,8 +120,7 @@ def watched(alone: Shell, databases: tuple[str, str]) -> Iterator[Watched]:
         gate.open()
         seen.stdout, seen.stderr = process.communicate(timeout=300)
     seen.exit_code = process.returncode
-    yield seen
-    gate.remove()
+    return seen
 
 
 def look_at(driver: psutil.Process, seen: Watched) -> None:
@@ -222,35 +228,45 @@ def test_files_of_ray_are_private_and_go_with_the_run(watched: Watched) -> None:
 def test_the_password_is_nowhere(
     watched: Watched, alone: Shell, databases: tuple[str, str]
 ) -> None:
-    canary = PASSWORD.encode()
-    files = {path: path.read_bytes() for path in alone.folder.rglob("*") if path.is_file()}
+    shows_no_password(watched)
+    files = [path for path in alone.folder.rglob("*") if path.is_file()]
     assert len(files) > 5
-    for path, content in {**files, **watched.ray_files}.items():
-        assert canary not in content, path
-    for text in (*watched.command_lines, *watched.environments):
-        assert canary not in text
-    for text in (watched.stdout, watched.stderr, watched.head):
-        assert PASSWORD not in text
+    assert [path for path in files if PASSWORD.encode() in path.read_bytes()] == []
     for url in databases:
         rows = rows_of(url)
         assert rows
         assert not [row for row in rows if PASSWORD in row]
 
 
+def shows_no_password(seen: Watched) -> None:
+    """Neither while it ran nor in what it printed."""
+    for path, content in seen.ray_files.items():
+        assert PASSWORD.encode() not in content, path
+    for text in (*seen.command_lines, *seen.environments):
+        assert PASSWORD.encode() not in text
+    for line in (seen.stdout, seen.stderr, seen.head):
+        assert PASSWORD not in line
+
+
 def test_the_password_is_in_no_comparison_and_no_dashboard(
     watched: Watched, alone: Shell, databases: tuple[str, str]
 ) -> None:
-    alone.write("compared.yaml", BRANIN.replace("name: branin", "name: compared"))
-    there = {"HPO_STORAGE_URL": databases[0], "MLFLOW_TRACKING_URI": databases[1]}
+    (folder := alone.folder / "in_comparison").mkdir()
+    alone.write("compared_module.py", WATCHED.replace("HALT", halt(folder)))
+    alone.write("compared.yaml", SPEC.replace("watched", "compared"))
     options = ("--samplers", "random,tpe", "--seeds", "2", "--trials", "2", "--json")
-    compared = alone.hpo("compare", "compared.yaml", *options, **there)
-    assert compared.returncode == 0, compared.stderr
+    gate = Gate(folder)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in there.items():
-            patch.setenv(name, value)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("HPO_STORAGE_URL", databases[0])
+        patch.setenv("MLFLOW_TRACKING_URI", databases[1])
+        compared = watch(alone.start("compare", "compared.yaml", *options), gate)
         dashboard = alone.start("dashboard", "watched", "--port", "0")
+    gate.remove()
+    assert compared.exit_code == 0, compared.stderr
+    shows_no_password(compared)
     assert dashboard.stdout is not None
-    told = [compared.stdout, compared.stderr, dashboard.stdout.readline()]
+    told = [dashboard.stdout.readline()]
     root = told[-1].partition("/dashboard")[0]
     for page in ("/dashboard", "/api/studies", "/api/meta"):
         with urllib.request.urlopen(f"{root}{page}", timeout=60) as answer:  # noqa: S310

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from commands import Shell, assert_no_traceback
 
-from hpo.environment import SECRETS, environment_of_children, without_secrets
+from hpo.environment import (
+    SECRETS,
+    STORAGE_URL,
+    TRACKING_URI,
+    environment_of_children,
+    without_secrets,
+)
 from hpo.places import Places
 from storage import DatabaseError, has_password, open_engine, shown_url, without_passwords
 
@@ -101,6 +107,15 @@ def test_a_password_on_the_command_line_is_refused_with_a_way_out(
 def test_places_do_not_show_a_password(tmp_path: Path) -> None:
     url = f"postgresql://me:{CANARY}@h/db"
     assert CANARY not in repr(Places.of(tmp_path, storage_url=url, tracking_uri=url))
+
+
+def test_the_end_of_the_line_of_a_secret_file_is_no_part_of_a_url(tmp_path: Path) -> None:
+    """As a cluster hands it out: `kubectl create secret --from-file`, say."""
+    url = f"postgresql://me:{CANARY}@h/db"
+    given = {STORAGE_URL: f"{url}\n", TRACKING_URI: " http://h:5000\r\n"}
+    places = Places.of(tmp_path, given)
+    assert (places.storage_url, places.tracking_uri) == (url, "http://h:5000")
+    assert Places.of(tmp_path, {STORAGE_URL: "\n"}).storage_url.startswith("sqlite:///")
 
 
 def test_processes_that_are_started_inherit_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

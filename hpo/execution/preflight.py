@@ -29,6 +29,8 @@ from trainables import DataError, Place, TrainableError, find_trainable, write_w
 PACKAGE = "hpo-platform"
 PATIENCE_S = 25
 """After that what the others have said is enough: a trial can run on those that are well."""
+FIRST_NODE_S = 1800
+"""A machine that is rented first has to boot, and to be given torch."""
 SERVER_PATIENCE_S = 5
 N_READERS = 16
 N_SHOWN = 3
@@ -71,11 +73,14 @@ def check_cluster(
     elif late:
         say(f"warning: {names}: no answer after {PATIENCE_S} s; the others were asked")
     machines: defaultdict[str, list[str]] = defaultdict(list)
-    with ThreadPoolExecutor(N_READERS) as readers:  # a store takes its time for each
+    readers = ThreadPoolExecutor(N_READERS)  # a store takes its time for each
+    try:
         told = readers.map(_problems_told, ready, (asked[answer][1] for answer in ready))
         for answer, problems in zip(ready, told, strict=True):
             for problem in problems:
                 machines[problem].append(asked[answer][0])
+    finally:  # at a Ctrl-C, too, which waits for no store
+        readers.shutdown(wait=False, cancel_futures=True)
     for answer in late:
         if not ready:
             machines[_no_answer_text(gpu)].append(asked[answer][0])
@@ -88,14 +93,14 @@ def check_cluster(
 
 def _first_nodes(resources: ResourcesSpec, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Those that can hold a trial, as soon as there are any."""
-    is_told, deadline = False, time.monotonic() + NO_WORKER_S
+    is_told, deadline = False, time.monotonic() + FIRST_NODE_S
     while not (nodes := nodes_that_fit(resources)):
         if not is_told:
-            say(f"{too_little(resources)}: waiting up to {NO_WORKER_S:.0f} s for one to join")
+            say(f"{too_little(resources)}: waiting up to {FIRST_NODE_S} s for one to join")
             is_told = True
         if time.monotonic() > deadline:
             raise UnfitEnvironmentError(
-                f"{too_little(resources)}. No other one has joined within {NO_WORKER_S:.0f} s: "
+                f"{too_little(resources)}. No other one has joined within {FIRST_NODE_S} s: "
                 "`ray status` tells why, or lower `resources` in the spec"
             )
         time.sleep(LOOK_S)
