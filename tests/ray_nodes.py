@@ -32,6 +32,7 @@ class Node:
     """One machine of the cluster, as far as Ray can tell."""
 
     process: subprocess.Popen[str]
+    host: str
 
     def pids(self) -> set[int]:
         """Of all that runs on it: raylet, agents, workers, and on a head the drivers of jobs."""
@@ -82,11 +83,13 @@ class RayCluster:
             *("--dashboard-port", str(self.dashboard_port)),
         )
 
-    def start_worker(self) -> Node:
+    def start_worker(self, **environment: str) -> Node:
+        """One more machine; ``environment`` is what differs there."""
         host = f"127.0.0.{len(self.nodes) + 1}"
-        return self._start("--address", self.address, "--num-cpus", "1", "--node-ip-address", host)
+        there = ("--address", self.address, "--num-cpus", "1", "--node-ip-address", host)
+        return self._start(*there, host=host, **environment)
 
-    def _start(self, *arguments: str) -> Node:
+    def _start(self, *arguments: str, host: str = "", **environment: str) -> Node:
         """A node that has joined; Ray gives it 30 s for that, which a busy machine may exceed."""
         ports = ("--min-worker-port", "0", "--max-worker-port", "0")
         memory = ("--object-store-memory", "80000000")
@@ -96,7 +99,7 @@ class RayCluster:
             own = ("--temp-dir", f"{self.folder}/{len(self.nodes)}")
             process = subprocess.Popen(
                 [*RAY, *arguments, *ports, *agent, *own, *memory],
-                env=self.environment,
+                env={**self.environment, **environment},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -107,7 +110,7 @@ class RayCluster:
             for line in process.stdout:
                 told.append(line)
                 if "Ray runtime started" in line:
-                    self.nodes.append(Node(process))
+                    self.nodes.append(Node(process, host or self.host))
                     return self.nodes[-1]
             process.wait()
         raise AssertionError("".join(told))

@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+import ray
 from commands import Shell
 from one_worker import OneWorker, outline, trained
 from optuna.trial import TrialState
@@ -21,7 +22,7 @@ from test_going_on import KEEPS, SCHEDULERS, SPEC
 from without_ray import drive_stages
 
 from hpo.execution import TrialDrive
-from hpo.execution.lost_workers import NOT_IMPORTED, LostWorkers, n_oom_kills
+from hpo.execution.lost_workers import NOT_BEGUN, NOT_IMPORTED, LostWorkers, n_oom_kills
 from hpo.search.source import RETRIES
 from hpo.task_factory import TaskFactory
 from hpo.tasks import EPOCH, N_RETRIES, EpochReport, TaskList, TrialTask, lost
@@ -233,13 +234,14 @@ def test_what_ray_says_of_a_death_becomes_a_cause_and_a_reason(said: str) -> Non
 )
 def test_a_machine_without_hpo_is_named_and_no_trial_blamed(reason: str) -> None:
     """It has joined after the others were looked at, and has room: each retry would go there."""
-    where = "ray::TrialActor.__init__() (pid=7, ip=10.0.0.9, actor_id=1, repr=<...>)"
+    where = f"The actor died because of an error {NOT_BEGUN}, ray::X.__init__() (pid=7, ip=10.0.0.9, ...)"
     last = "ModuleNotFoundError: No module named 'hpo'"
     said = f"{where}\nRuntimeError: {reason}:\n\nTraceback\n{last}"
     report = LostWorkers().report_of(said)
     assert (report.is_unfit, report.is_lost, report.fail_cause) == (True, False, None)
     assert "10.0.0.9: no worker starts there: ModuleNotFoundError: No mod" in report.fail_reason
     assert f'"{NOT_IMPORTED}.' in inspect.getsource(function_manager)
+    assert f"{NOT_BEGUN}, " in inspect.getsource(ray.exceptions)
 
 
 def test_a_kill_by_the_kernel_is_told_from_its_count(

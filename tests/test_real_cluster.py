@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def train(config, trial):
         trial.checkpoints.save(epoch, {"score": score})
         yield {"score": score}
 '''
+WAITING = """
+import os
+
+def train(config, trial):
+    with open("TOLD", "w") as told:
+        print(trial.folder.name, os.getpid(), file=told)
+    open("GATE").close()
+    yield config["x"]
+"""
 NEEDS_MORE = """
 with open("/proc/self/cmdline") as file:
     if file.read().startswith("ray::"):
@@ -249,33 +259,115 @@ def test_what_the_machines_lack_is_told_and_the_exit_code_of_the_run_is_that_of_
     assert not (team.runs / "lacking" / "spec.yaml").exists()
 
 
-ROOM = """
-import time
-import ray
-from hpo.execution import Room
-from hpo.spec import ResourcesSpec
+def test_a_machine_that_joins_in_the_middle_of_a_run_gets_its_next_trial(team: Team) -> None:
+    """Each machine holds one trial, and none of them ends before the third has begun."""
+    with waiting_trials(team) as trials:
+        process = team.start("run", "joined.yaml", RAY_ADDRESS=team.cluster.address)
+        with ended_at_last(process):
+            first = {trials.next_one(process) for _ in range(2)}
+            joined = team.cluster.start_worker()
+            trial, pid = trials.next_one(process)
+            assert {one for one, _ in first} == {"00000", "00001"}
+            assert trial == "00002"
+            assert pid in joined.pids()
+            trials.open()
+            stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, stderr
+    assert "4 trials (4 complete" in stdout
+    joined.kill()
 
-ray.init(log_to_driver=False)
-room = Room(ResourcesSpec(), None)
-while True:
-    print(room.now(), flush=True)
-    time.sleep(0.5)
-"""
+
+def test_a_machine_without_hpo_that_joins_ends_the_run_and_is_named(team: Team) -> None:
+    """Each trial would go there and fail at once; what is finished is kept, and none is blamed."""
+    shadow = team.folder / "shadow" / "hpo"
+    shadow.mkdir(parents=True)
+    shadow.joinpath("__init__.py").write_text("raise ModuleNotFoundError(\"No module 'hpo'\")\n")
+    name = ("-o", "name=misled")
+    with waiting_trials(team) as trials:
+        process = team.start("run", "joined.yaml", *name, RAY_ADDRESS=team.cluster.address)
+        with ended_at_last(process):
+            for _ in range(2):
+                trials.next_one(process)
+            bad = team.cluster.start_worker(PYTHONPATH=str(shadow.parent))
+            _, stderr = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 5
+        assert "Traceback" not in stderr
+        assert f"no trial can run on {bad.host}: no worker starts there: " in stderr
+        assert "ModuleNotFoundError: No module 'hpo'" in stderr
+        assert "mend that machine or take it away, then go on with --resume" in stderr
+        storage = open_optuna_storage(team.database)
+        study = optuna.load_study(study_name="misled", storage=storage)
+        assert {trial.state.name for trial in study.trials} == {"WAITING"}
+        bad.kill()
+        trials.open()
+        again = team.start(
+            "run", "joined.yaml", *name, "--resume", RAY_ADDRESS=team.cluster.address
+        )
+        stdout, stderr = again.communicate(timeout=PATIENCE_S)
+    assert again.returncode == 0, stderr
+    assert "4 trials (4 complete" in stdout
 
 
-def test_a_machine_that_joins_in_the_middle_of_a_run_makes_room(team: Team) -> None:
-    watching = subprocess.Popen(
-        [sys.executable, "-c", ROOM],
-        env={**team.cluster.environment, "RAY_ADDRESS": team.cluster.address},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert watching.stdout is not None
-    before = int(watching.stdout.readline())
-    team.cluster.start_worker()
-    assert next(n for n in map(int, watching.stdout) if n != before) == before + 1
-    watching.kill()
-    watching.wait()
+@dataclass
+class WaitingTrials:
+    """Trials that tell that they have begun, and wait."""
+
+    told: Path
+    gate: Path
+
+    def __post_init__(self) -> None:
+        for pipe in (self.told, self.gate):
+            os.mkfifo(pipe)
+        self._lines = os.fdopen(os.open(self.told, os.O_RDWR), buffering=1)  # so it has no end
+
+    def next_one(self, process: subprocess.Popen[str]) -> tuple[str, int]:
+        """Trial and process of the next that begins.
+
+        Each writes its line at once, and waits: there is never one more in the buffer.
+        """
+        exit_of_process = os.pidfd_open(process.pid)
+        ready, _, _ = select.select([self._lines, exit_of_process], [], [], PATIENCE_S)
+        os.close(exit_of_process)
+        assert self._lines in ready, process.communicate() if ready else "no trial begins"
+        trial, pid = self._lines.readline().split()
+        return trial, int(pid)
+
+    def open(self) -> None:
+        """Who waits goes on, and nobody waits any more."""
+        waiting = self.gate.rename(self.gate.with_name("was_gate"))
+        self.gate.touch()
+        with suppress(OSError):  # nobody waits
+            os.close(os.open(waiting, os.O_WRONLY | os.O_NONBLOCK))
+        waiting.unlink()
+
+    def close(self) -> None:
+        self._lines.close()
+        self.told.unlink()
+        self.gate.unlink()
+
+
+@contextmanager
+def waiting_trials(team: Team) -> Iterator[WaitingTrials]:
+    """Those of joined.yaml."""
+    trials = WaitingTrials(team.folder / "told", team.folder / "waiting")
+    source = WAITING.replace("TOLD", str(trials.told)).replace("GATE", str(trials.gate))
+    (team.folder / "user" / "waits.py").write_text(source, encoding="utf-8")
+    spec = SPEC.replace("name: shared", "name: joined").replace("halts_on_cluster", "waits")
+    (team.folder / "user" / "joined.yaml").write_text(spec, encoding="utf-8")
+    try:
+        yield trials
+    finally:
+        trials.close()
+
+
+@contextmanager
+def ended_at_last(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Whatever a test comes to, its command does not outlive it."""
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_when_the_head_is_lost_a_new_cluster_finishes_the_study(team: Team) -> None:

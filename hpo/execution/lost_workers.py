@@ -13,7 +13,7 @@ VMSTAT = Path("/proc/vmstat")
 LOW_ON_MEMORY = "low on memory"
 """Of Ray's memory monitor. Its words for any other death name "the OOM killer" as a guess."""
 NODE_DIED = "node has died"
-NOT_IMPORTED, NOT_BEGUN = "failed to import on the worker", "TrialActor.__init__()"
+NOT_IMPORTED, NOT_BEGUN = "failed to import on the worker", "raised in its creation task"
 WORKERS_ADDRESS = re.compile(r"^\s*ip: (\S+)$", re.MULTILINE)
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -36,8 +37,19 @@ N_READERS = 16
 N_SHOWN = 3
 """Machines that are named for one problem."""
 
+GONE = "it was lost while it was asked"
+
 Told: TypeAlias = tuple[list[str], bool]
 """A machine's problems, and whether it has written what the driver shall find."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Which machine was asked, and where it shall leave a file."""
+
+    node_id: str
+    address: str
+    probe: Place
 
 
 def check_cluster(
@@ -55,7 +67,7 @@ def check_cluster(
         UnfitEnvironmentError: names every problem with the machines that have it.
     """
     gpu = resources.gpu
-    asked: dict[Any, tuple[str, Place]] = {}
+    asked: dict[Any, _Look] = {}
     for node in _first_nodes(resources, say):
         probe = home / f".probe-{uuid.uuid4().hex}"
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -63,30 +75,34 @@ def check_cluster(
         answer = look.options(scheduling_strategy=there).remote(
             version(PACKAGE), cloudpickle.dumps((task, probe))
         )
-        asked[answer] = (node["NodeManagerAddress"], probe)
+        asked[answer] = _Look(node["NodeID"], node["NodeManagerAddress"], probe)
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_S)
-    names = _names([asked[answer][0] for answer in late])
+    names = _names([asked[answer].address for answer in late])
     if late and not ready:
         # Others may have all GPUs, or so much to do that to import torch takes a minute.
         say(f"{names}: no answer after {PATIENCE_S} s; waiting up to {NO_WORKER_S:.0f} s in all")
         ready, late = ray.wait(late, num_returns=1, timeout=NO_WORKER_S - PATIENCE_S)
     elif late:
         say(f"warning: {names}: no answer after {PATIENCE_S} s; the others were asked")
-    machines: defaultdict[str, list[str]] = defaultdict(list)
+    machines: dict[str, list[str]] = defaultdict(list)
     readers = ThreadPoolExecutor(N_READERS)  # a store takes its time for each
     try:
-        told = readers.map(_problems_told, ready, (asked[answer][1] for answer in ready))
+        told = readers.map(_problems_told, ready, (asked[answer] for answer in ready))
         for answer, problems in zip(ready, told, strict=True):
             for problem in problems:
-                machines[problem].append(asked[answer][0])
+                machines[problem].append(asked[answer].address)
     finally:  # at a Ctrl-C, too, which waits for no store
         readers.shutdown(wait=False, cancel_futures=True)
+    if 0 < len(machines[GONE]) < len(ready):
+        say(f"warning: {_names(machines[GONE])}: {GONE}; the others were asked")
+        machines[GONE].clear()
     for answer in late:
         if not ready:
-            machines[_no_answer_text(gpu)].append(asked[answer][0])
+            machines[_no_answer_text(gpu)].append(asked[answer].address)
         ray.cancel(answer, force=True)
         with suppress(OSError):  # it may have been written in the meantime
-            asked[answer][1].unlink(missing_ok=True)
+            asked[answer].probe.unlink(missing_ok=True)
+    machines = {problem: named for problem, named in machines.items() if named}
     if machines:
         raise UnfitEnvironmentError(problems_text(machines))
 
@@ -179,13 +195,14 @@ _WAY_OUT = (
 )
 
 
-def _problems_told(answer: Any, probe: Place) -> list[str]:
+def _problems_told(answer: Any, look: _Look) -> list[str]:
     problems: list[str]
     try:
         problems, has_written = ray.get(answer)
-    except ray.exceptions.RayError as error:  # its machine is gone, or the worker did not start
-        return [f"its worker failed: {_first_line(error)}"]
-    return [*problems, *(unseen(probe) if has_written else ())]
+    except ray.exceptions.RayError as error:
+        is_there = any(node["Alive"] for node in ray.nodes() if node["NodeID"] == look.node_id)
+        return [f"its worker failed: {_first_line(error)}" if is_there else GONE]
+    return [*problems, *(unseen(look.probe) if has_written else ())]
 
 
 def unseen(probe: Place) -> list[str]:
