@@ -115,6 +115,11 @@ class RayCluster:
             process.wait()
         raise AssertionError("".join(told))
 
+    @property
+    def n_workers(self) -> int:
+        """Those that live."""
+        return sum(node.process.poll() is None for node in self.nodes) - 1
+
     def node_of(self, pid: int) -> Node:
         """The node that a worker process belongs to."""
         return next(node for node in self.nodes if pid in node.pids())
