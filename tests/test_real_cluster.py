@@ -318,18 +318,18 @@ class WaitingTrials:
     def __post_init__(self) -> None:
         for pipe in (self.told, self.gate):
             os.mkfifo(pipe)
-        self._lines = os.fdopen(os.open(self.told, os.O_RDWR), buffering=1)  # so it has no end
+        self._reader = os.open(self.told, os.O_RDWR)  # so it has no end
+        self._lines: list[str] = []
 
     def next_one(self, process: subprocess.Popen[str]) -> tuple[str, int]:
-        """Trial and process of the next that begins.
-
-        Each writes its line at once, and waits: there is never one more in the buffer.
-        """
-        exit_of_process = os.pidfd_open(process.pid)
-        ready, _, _ = select.select([self._lines, exit_of_process], [], [], PATIENCE_S)
-        os.close(exit_of_process)
-        assert self._lines in ready, process.communicate() if ready else "no trial begins"
-        trial, pid = self._lines.readline().split()
+        """Trial and process of the next that begins."""
+        if not self._lines:
+            exit_of_process = os.pidfd_open(process.pid)
+            ready, _, _ = select.select([self._reader, exit_of_process], [], [], PATIENCE_S)
+            os.close(exit_of_process)
+            assert self._reader in ready, process.communicate() if ready else "no trial begins"
+            self._lines += os.read(self._reader, 4096).decode().splitlines()  # each comes whole
+        trial, pid = self._lines.pop(0).split()
         return trial, int(pid)
 
     def open(self) -> None:
@@ -341,7 +341,7 @@ class WaitingTrials:
         waiting.unlink()
 
     def close(self) -> None:
-        self._lines.close()
+        os.close(self._reader)
         self.told.unlink()
         self.gate.unlink()
 
