@@ -40,6 +40,8 @@ from storage import (
     database_exists,
     open_engine,
     open_optuna_storage,
+    record_checkpoint_place,
+    recorded_checkpoint_place,
     shown_url,
     study_exists,
 )
@@ -402,6 +404,10 @@ def open_comparison(
             if name in existing
             else create_study(storage, name, direction=objective.direction, metric=objective.metric)
         )
+    first = studies[plan.keys[0]]
+    places = places.with_checkpoints(recorded_checkpoint_place(first))
+    if (uri := places.checkpoint_uri) is not None:
+        record_checkpoint_place(first, uri)
     workspace = ComparisonWorkspace(plan, places, record, ledger, studies)
     for key in plan.keys:
         workspace.tasks(key).make_home()

@@ -430,6 +430,19 @@ def test_a_second_driver_is_kept_away_from_a_comparison_alone(here: Shell) -> No
                 pass
 
 
+def test_where_a_comparison_keeps_its_checkpoints_is_remembered(here: Shell) -> None:
+    """Who goes on need not name the place again."""
+    plan = plan_in(here, "branin.yaml", samplers="random,tpe", n_seeds=2)
+    kept = Places.of(here.folder, {}, checkpoints=f"{here.folder}/kept")
+    begun = open_comparison(plan, kept, None)
+    later = open_comparison(plan, Places.of(here.folder, {}), begun.record)
+    for key in plan.keys:
+        home = later.tasks(key).checkpoint_home(0)
+        assert home == begun.tasks(key).checkpoint_home(0)
+        assert home.parents[1].is_dir()  # every machine looks for it before a trial
+        assert home.is_relative_to(here.folder / "kept")
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(here: Shell) -> None:
     done = here.hpo("compare", "branin.yaml", "--out", "branin.yaml")
     assert done.returncode == 3
