@@ -164,7 +164,7 @@ def test_killed_worker_or_driver_a_trial_goes_on_from_its_checkpoint(user: Shell
 
 def made_by(target: str) -> str:
     """The one command line of a target of the Makefile, its folder as it is."""
-    make = ("make", "--dry-run", "--old-file", ".venv/installed", target)
+    make = ("make", "--no-print-directory", "--dry-run", "--old-file", ".venv/installed", target)
     done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
     (line,) = done.stdout.splitlines()
     assert line.startswith(".venv/bin/hpo run search_spaces/cnn.yaml ")
