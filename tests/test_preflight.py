@@ -156,12 +156,14 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus
 addresses = [node.node_id for node in (cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2))]
 ray.init(cluster.address, log_to_driver=False)
 look(1)
-preflight.PATIENCE_S, preflight.NO_WORKER_S, preflight.FIRST_NODE_S = 5, 10, 1
+patience_s = preflight.PATIENCE_S
+preflight.PATIENCE_S, preflight.NO_WORKER_S, preflight.FIRST_NODE_S = 1, 2, 1
 there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in addresses]
 trials = [Trial.options(scheduling_strategy=one).remote() for one in there]
 ray.get([trial.is_begun.remote() for trial in trials])
 look(1)
 ray.kill(trials[0])
+preflight.PATIENCE_S = patience_s  # a worker has to start for it, on a machine that is busy
 look(1)
 look(8)
 ray.shutdown()
@@ -183,11 +185,11 @@ def test_machines_that_are_busy_are_waited_for_and_at_last_named(tmp_path: Path)
     )
     told = iter(done.stdout.splitlines())
     assert [next(told), next(told)] == ["fit", "[]"], done.stderr
-    assert re.fullmatch(r"\S+, \S+: no answer after 5 s; waiting up to 10 s in all", next(told))
+    assert re.fullmatch(r"\S+, \S+: no answer after 1 s; waiting up to 2 s in all", next(told))
     assert "no trial can run on the cluster as it is, 1 problem:" in next(told)
-    assert "no answer within 10 s: busy (a trial asks for gpu=1) or not" in next(told)
+    assert "no answer within 2 s: busy (a trial asks for gpu=1) or not" in next(told)
     assert next(told) == "[]"
-    assert re.fullmatch(r"warning: \S+: no answer after 5 s; the others were asked", next(told))
+    assert re.fullmatch(r"warning: \S+: no answer after 25 s; the others were asked", next(told))
     assert [next(told), next(told)] == ["fit", "[]"]
     assert "asks for cpu=1, gpu=8" in (waiting := next(told))
     assert waiting.endswith("waiting up to 1 s for one to join")
